@@ -1,0 +1,181 @@
+"""What a dialect is: a pure translator between a client's frames and the session's words.
+
+A dialect never awaits, reads a clock or does I/O. ``receive`` turns one client frame into requests;
+``send`` turns one session event into frames. Whatever a client may do wrong becomes a ``Reply``
+in the client's own words, or a ``Close``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from shared.messages import AudioFormat, Mode, SessionSettings
+
+# --- requests: client -> session ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """New settings, complete. ``context`` is the context text itself (stored as a blob by the session)."""
+
+    settings: SessionSettings
+    format: AudioFormat
+    context: str = ""
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioIn:
+    """Audio in the client's own format, whole samples (a dialect keeps odd bytes back)."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommitIn:
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearIn:
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishIn:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Frames to send at once, without touching the session."""
+
+    frames: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send the frames, wait ``grace_ms``, close."""
+
+    code: int
+    reason: str
+    frames: Sequence[str] = ()
+    grace_ms: int = 0
+
+
+Request = Configure | AudioIn | CommitIn | ClearIn | FinishIn | Reply | Close
+
+
+# --- events: session -> client --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStarted:
+    item: str
+    start_ms: int
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStopped:
+    """The item's audio is complete: it ended by silence, a commit, its greatest length or the session's end."""
+
+    item: str
+    start_ms: int
+    end_ms: int
+    mode: Mode
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemText:
+    """Confirmed ``text`` only grows; ``stash`` is the draft right behind it."""
+
+    item: str
+    text: str
+    stash: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCompleted:
+    item: str
+    transcript: str
+    language: str
+    emotion: str
+    start_ms: int
+    end_ms: int
+    engine_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailed:
+    item: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAbandoned:
+    """Cleared, or cut off by the end: nothing more will come for this item."""
+
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """empty_commit, cleared, reset, gap: the answer to something the client asked for."""
+
+    code: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFinished:
+    """Everything has been delivered."""
+
+    reason: str
+
+
+SessionEvent = (
+    ItemStarted
+    | ItemStopped
+    | ItemText
+    | ItemCompleted
+    | ItemFailed
+    | ItemAbandoned
+    | Noticed
+    | SessionFinished
+)
+
+Trouble = Literal["overloaded", "storage_full", "draining", "internal", "idle", "slow_client", "superseded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a dialect is told when a connection was admitted."""
+
+    session_id: str
+    model: str
+    settings: SessionSettings
+    """The deployment's defaults for this dialect."""
+    languages: tuple[str, ...] = field(default=())
+    """ISO codes the pool's engine knows; empty = any."""
+    takes_context: bool = False
+    """The pool's engine can use context text."""
+
+
+class Dialect(Protocol):
+    """One connection's translator."""
+
+    def open(self) -> Sequence[str]:
+        """Frames to send right after the upgrade."""
+
+    def receive(self, frame: str | bytes) -> Sequence[Request]:
+        """One client frame as requests, in order. Never raises for anything a client can send."""
+
+    def send(self, event: SessionEvent) -> Sequence[str]:
+        """One session event as frames (possibly none)."""
+
+    def fail(self, trouble: Trouble) -> Close:
+        """The session cannot go on: say so in the client's own words."""
