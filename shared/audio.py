@@ -26,4 +26,5 @@ def pcm16_to_float(pcm: bytes) -> Floats:
 
 def float_to_pcm16(audio: Floats) -> bytes:
     """Float32 in [-1, 1) to PCM16 little-endian bytes; louder samples are clipped."""
-    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    pcm: bytes = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    return pcm

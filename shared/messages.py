@@ -11,7 +11,6 @@ import msgpack
 import msgspec
 
 from shared.errors import BadMessage
-from shared.sessions import Lane
 
 VERSION = 1
 
@@ -340,6 +339,12 @@ class Member(Message, frozen=True, kw_only=True):
     pools: tuple[str, ...] = ()
     slots: int = 1
     draining: bool = False
+    languages: tuple[str, ...] = ()
+    """ISO codes that the engine knows; empty = any."""
+    takes_context: bool = False
+    detects_language: bool = False
+    max_audio_s: float = 30.0
+    """Longest audio of one engine call."""
 
 
 class Lease(Message, frozen=True, kw_only=True):
@@ -350,7 +355,7 @@ class Lease(Message, frozen=True, kw_only=True):
 
 
 class LowWater(Message, frozen=True, kw_only=True):
-    """All sessions of a partition are reflected in their checkpoints up to ``upto`` (stream sequence)."""
+    """All sessions of a partition and lane are reflected in their checkpoints up to ``upto``."""
 
     upto: int
     owner: str = ""
@@ -377,14 +382,6 @@ class Checkpoint(Message, frozen=True, kw_only=True):
     segmenter: dict[str, Any] = {}
     """State of the segmenter, as it gives it."""
     finished: bool = False
-
-
-class MemberInfo(Message, frozen=True, kw_only=True):
-    """A member as others see it."""
-
-    name: str
-    role: str
-    lane: Lane = "live"
 
 
 _BYTES = (bytes,)

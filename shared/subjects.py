@@ -100,8 +100,8 @@ def checkpoint_key(partition: int, session_id: str) -> str:
     return f"c.{partition}.{session_id}"
 
 
-def low_water_key(partition: int) -> str:
-    return f"p.{partition}"
+def low_water_key(lane: Lane, partition: int) -> str:
+    return f"p.{partition}.{lane}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,20 +133,23 @@ def streams(max_bytes: int, max_age_s: float) -> list[StreamSpec]:
 
     Audio takes nearly all of the space: a live day of one session is 2.8 GB of PCM and a few MB of events.
     """
-    kept = {"max_age_s": max_age_s}
     return [
         *(
             StreamSpec(
                 name=audio_stream(lane),
                 subjects=(f"audio.{lane}.>",),
                 max_bytes=int(max_bytes * (0.55 if lane == "live" else 0.25)),
-                **kept,
+                max_age_s=max_age_s,
             )
             for lane in LANES
         ),
-        StreamSpec(name=SEGMENTS, subjects=("segments.>",), max_bytes=max_bytes // 10, **kept),
+        StreamSpec(name=SEGMENTS, subjects=("segments.>",), max_bytes=max_bytes // 10, max_age_s=max_age_s),
         StreamSpec(
-            name=RESULTS, subjects=("results.>",), max_bytes=max_bytes // 20, duplicate_window_s=600, **kept
+            name=RESULTS,
+            subjects=("results.>",),
+            max_bytes=max_bytes // 20,
+            duplicate_window_s=600,
+            max_age_s=max_age_s,
         ),
         StreamSpec(
             name=PARTIALS,
@@ -158,7 +161,9 @@ def streams(max_bytes: int, max_age_s: float) -> list[StreamSpec]:
             max_msgs_per_subject=1,
             duplicate_window_s=1,
         ),
-        StreamSpec(name=DEAD, subjects=("dead.>",), discard="old", max_bytes=max_bytes // 20, **kept),
+        StreamSpec(
+            name=DEAD, subjects=("dead.>",), discard="old", max_bytes=max_bytes // 20, max_age_s=max_age_s
+        ),
     ]
 
 

@@ -29,6 +29,8 @@ class AudioIn:
     """Audio in the client's own format, whole samples (a dialect keeps odd bytes back)."""
 
     data: bytes
+    skipped: int = 0
+    """Bytes of the client's stream that were left out before ``data`` (a WAV header, half a sample)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ class Welcome:
     """ISO codes the pool's engine knows; empty = any."""
     takes_context: bool = False
     """The pool's engine can use context text."""
+    detects_language: bool = False
+    """The pool's engine tells the language by itself; one that it cannot be told is left to that."""
 
 
 class Dialect(Protocol):

@@ -1,0 +1,70 @@
+"""Fetching the audio of a claim: parallel reads by sequence, each checked before it is believed."""
+
+import asyncio
+import itertools
+from collections import OrderedDict
+
+from shared.bus import Bus, Stored
+from shared.errors import AudioExpired, BusUnavailable
+from shared.messages import Audio, Claim, frame_sequences, read_record
+from shared.subjects import session_of
+
+_TRIES = 5
+_CACHE_BYTES = 32 << 20
+
+
+class Claims:
+    """Reads frames; remembers the latest, because interim requests ask for the same ones again and again."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._cache: OrderedDict[tuple[str, int], Audio] = OrderedDict()
+        self._cached_bytes = 0
+
+    async def pcm(self, sid: str, claim: Claim) -> bytes:
+        """The claimed PCM16.
+
+        Raises:
+            AudioExpired: the frames are older than the stream, or are no longer this session's.
+            BusUnavailable: ask again later.
+        """
+        records = await asyncio.gather(
+            *(self._frame(sid, claim.stream, seq) for seq in frame_sequences(claim))
+        )
+        for earlier, later in itertools.pairwise(records):
+            # Numbers are reused after a power loss: what does not follow is not what was claimed.
+            if later.pos != earlier.pos + earlier.n:
+                raise AudioExpired("frames of the claim do not follow each other")
+        audio = b"".join(record.pcm for record in records)[2 * claim.offset : 2 * (claim.offset + claim.n)]
+        if len(audio) != 2 * claim.n:
+            raise AudioExpired("the claim's frames hold less audio than was claimed")
+        return audio
+
+    async def _frame(self, sid: str, stream: str, seq: int) -> Audio:
+        if (known := self._cache.get((stream, seq))) is not None:
+            self._cache.move_to_end((stream, seq))
+            return known
+        stored = await self._fetch(stream, seq)
+        record = read_record(stored.data)
+        if session_of(stored.subject) != sid or not isinstance(record, Audio):
+            raise AudioExpired("the frame belongs to another session")
+        self._remember((stream, seq), record)
+        return record
+
+    async def _fetch(self, stream: str, seq: int) -> Stored:
+        for attempt in range(_TRIES):
+            if (stored := await self._bus.direct_get(stream, seq)) is not None:
+                return stored
+            await asyncio.sleep(0.005 * 2**attempt)  # a replica may not have it right after the ack
+        if (stored := await self._bus.get(stream, seq)) is not None:
+            return stored
+        if seq < await self._bus.first_seq(stream):
+            raise AudioExpired("the frame is older than the stream")
+        raise BusUnavailable("a frame cannot be read at present")
+
+    def _remember(self, key: tuple[str, int], record: Audio) -> None:
+        self._cache[key] = record
+        self._cached_bytes += len(record.pcm)
+        while self._cached_bytes > _CACHE_BYTES:
+            _, old = self._cache.popitem(last=False)
+            self._cached_bytes -= len(old.pcm)
