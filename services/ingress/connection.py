@@ -51,6 +51,10 @@ _AFTER_FINISHED_S = 10.0
 _CLOSE_HANDSHAKE_S = 3.0
 
 
+ENDED_BY: dict[str, Trouble] = {"idle": "idle", "admin": "draining"}
+"""How a session ended that its client did not end; after ``session.finished`` a dialect just says goodbye."""
+
+
 class Disconnected(Exception):
     """The client is gone."""
 
@@ -218,9 +222,17 @@ class Connection:
                 if self._follower.superseded:
                     await self._fail("superseded")
                     return
-                await self._follower.changed.wait()
+                await self._news()
         except Disconnected:
             pass  # the listener notices as well
+
+    async def _news(self) -> None:
+        """Wait for facts, or until a draft that was held back may be told."""
+        try:
+            async with asyncio.timeout(self._follower.draft_due_s()):
+                await self._follower.changed.wait()
+        except TimeoutError:
+            pass
 
     async def _send(self, frame: str) -> None:
         try:
@@ -232,15 +244,10 @@ class Connection:
 
     async def _end(self, reason: str) -> None:
         """Everything is told: the client hangs up; one that does not is hung up on."""
-        if reason == "client":
+        close = self._dialect.fail(ENDED_BY.get(reason, "internal"))
+        if close.code == 1000:
             await asyncio.sleep(_AFTER_FINISHED_S)
-            await self._peer.close(1000, "")
-        elif reason == "idle":
-            await self._fail("idle")
-        elif reason == "admin":
-            await self._fail("draining")
-        elif reason == "error":
-            await self._fail("internal")
+        await self._close(close)
 
     async def _watch(self) -> None:
         """A stream that stays full is not waited for for ever."""

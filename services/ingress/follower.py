@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from services.ingress.dialects.base import ItemText, SessionEvent
+from services.ingress.dialects.base import ItemStopped, ItemText, SessionEvent
 from services.ingress.merge import START, Cursor, Facts, Merge
 from services.ingress.transcript import Transcript
 from shared import subjects
@@ -34,6 +34,7 @@ class Follower:
         self.trimmed = (0, 0)
         self._transcript = Transcript()
         self._text_at = 0.0
+        self._draft: ItemText | None = None
         self._stuck_on: object = None
         self._stuck_since = 0.0
 
@@ -50,11 +51,21 @@ class Follower:
         for fact in self.merge.steps(self.facts):
             for event in self._transcript.receive(fact):
                 if isinstance(event, ItemText):
-                    now = time.monotonic()
-                    if now - self._text_at < TEXT_EVERY_S:
-                        continue  # the next draft, or the final, says it better
-                    self._text_at = now
+                    self._draft = event  # the newest says it best
+                    continue
+                if self._draft is not None and event_ends(event, self._draft):
+                    self._draft = None
                 yield event
+        if self._draft is not None and self.draft_due_s() == 0.0:
+            draft, self._draft = self._draft, None
+            self._text_at = time.monotonic()
+            yield draft
+
+    def draft_due_s(self) -> float | None:
+        """Seconds until a held draft may be told; None = there is none."""
+        if self._draft is None:
+            return None
+        return max(0.0, self._text_at + TEXT_EVERY_S - time.monotonic())
 
     def missing(self) -> list[str]:
         """Fields to read from Redis."""
@@ -106,3 +117,8 @@ def apply_ops(facts: Facts, ops: list[Op]) -> None:
             facts.apply_event(event.ev, op[3], closes)  # type: ignore[arg-type]
         else:
             facts.apply_outcome(op[1], op[2], op[3], op[4])  # type: ignore[arg-type]
+
+
+def event_ends(event: SessionEvent, draft: ItemText) -> bool:
+    """Does ``event`` make the draft worthless? That the item's audio is complete does not."""
+    return getattr(event, "item", "") == draft.item and not isinstance(event, ItemStopped)

@@ -46,6 +46,8 @@ class Hub:
     async def follow(self, follower: Follower) -> None:
         """From now on ``follower`` hears what happens in its session."""
         self._followers[follower.sid] = follower
+        if follower.epoch:
+            self._repair(follower)  # the session has a past, and Redis may not hold all of it
         try:
             await self._view.register(follower.sid, follower.epoch, self.channel)
         except TransientError:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from shared import subjects
 from shared.audio import BYTES_PER_SAMPLE, FRAME_SAMPLES, SAMPLE_RATE
 from shared.bus import Bus, Chain
-from shared.errors import BusUnavailable, Fenced
+from shared.errors import BadMessage, BusUnavailable, Fenced
 from shared.messages import Attached, Audio, Finished, Opened, Record, pack, read_record
 from shared.sessions import place_of
 
@@ -224,8 +224,7 @@ class SessionLog:
 
     async def _append(self, record: Record) -> None:
         def is_mine(data: bytes) -> bool:
-            found = read_record(data)
-            return (found.ep, found.ix) == (record.ep, record.ix)
+            return _identity(read_record(data)) == _identity(record)
 
         await self._chain.append(pack(record), is_mine=is_mine, on_full=self._note_full)
         self.full_since = None
@@ -236,6 +235,12 @@ class SessionLog:
             self.full_since = time.monotonic()
 
 
+def _identity(record: Record) -> tuple[int, int, str]:
+    """Two writers never share an epoch, but may claim the same one at once: then the ingress decides."""
+    ingress = record.ingress if isinstance(record, Attached) else ""
+    return record.ep, record.ix, ingress
+
+
 async def ended_by(bus: Bus, sid: str) -> Record | None:
     """The last record of a session's log: why its writer was fenced. None while nobody can say."""
     place = place_of(sid)
@@ -243,4 +248,7 @@ async def ended_by(bus: Bus, sid: str) -> Record | None:
         tail = await bus.last(subjects.audio_stream(place.lane), subjects.audio(sid))
     except BusUnavailable:
         return None
-    return read_record(tail.data) if tail is not None else None
+    try:
+        return read_record(tail.data) if tail is not None else None
+    except BadMessage:
+        return None

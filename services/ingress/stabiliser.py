@@ -197,7 +197,10 @@ class Stabiliser:
     """One item: its segments' hypotheses and finals, in any order, as confirmed text and draft."""
 
     def __init__(self, first: int | None = None) -> None:
-        """``first``: the ordinal that the item begins with; if not given, the first one that is heard of."""
+        """``first``: the ordinal that the item begins with; if not given, the first one that is heard of.
+
+        Ordinals before it are no part of the item, those that are skipped are still to come.
+        """
         self._first = first
         self._segments: dict[int, _Segment] = {}
         self._newest = -1
@@ -222,11 +225,9 @@ class Stabiliser:
         return self._compose()
 
     def _open(self, k: int) -> _Segment | None:
-        """The segment ``k``, unless it is closed or no part of the item."""
+        """The segment ``k``, unless it is closed."""
         if self._first is None:
             self._first = k
-        if k < self._first:
-            return None
         segment = self._segments.setdefault(k, _Segment())
         return None if segment.closed else segment
 

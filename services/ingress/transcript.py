@@ -165,7 +165,7 @@ class Transcript:
 
     def _partial(self, fact: Partial) -> list[SessionEvent]:
         item = self._items.get(fact.item)
-        if item is None or item.complete:
+        if item is None:
             return []
         return self._text(item, item.stabiliser.hypothesis(fact.k, fact.end, fact.text), fact.language)
 

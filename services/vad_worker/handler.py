@@ -17,10 +17,10 @@ from services.vad_worker.checkpoints import Checkpoints
 from services.vad_worker.detectors.base import Detector, Window
 from services.vad_worker.recovery import Recovery
 from services.vad_worker.segmenter import Segmenter
-from services.vad_worker.session import Hole, Session
+from services.vad_worker.session import Hole, Position, Session
 from shared import subjects
 from shared.bus import Bus, Chain, Stored, Tail
-from shared.errors import BusUnavailable, Fenced, PermanentError
+from shared.errors import BadMessage, BusUnavailable, Fenced, PermanentError
 from shared.facts import FactWriter
 from shared.messages import (
     Abandoned,
@@ -419,7 +419,7 @@ class Handler:
                 tail = await self._bus.last(session.stream, subject)
                 if tail is None or (reason == "idle" and tail.seq != session.upto):
                     return
-                last = read_record(tail.data)
+                last = _readable(tail.data) or session.position
                 if isinstance(last, Finished):
                     return
                 record = ending(last, tail.seq, reason, time.time_ns() // 1_000_000)
@@ -467,6 +467,13 @@ def _is_due(session: Session) -> bool:
     return since is not None and session.quiet and time.monotonic() - since > _CHECKPOINT_EVERY_S
 
 
+def _readable(data: bytes) -> AnyRecord | None:
+    try:
+        return read_record(data)
+    except BadMessage:
+        return None
+
+
 def closing_events(seg: Segmenter, seq: int) -> list[AnyVadEvent]:
     """The end of a chain, made from its counters alone: the open ordinal is abandoned."""
     at = At(seq=seq, sample=seg.sample)
@@ -481,7 +488,7 @@ def closing_events(seg: Segmenter, seq: int) -> list[AnyVadEvent]:
     return events
 
 
-def ending(last: AnyRecord, seq: int, reason: Literal["idle", "error"], now_ms: int) -> Finished:
+def ending(last: AnyRecord | Position, seq: int, reason: Literal["idle", "error"], now_ms: int) -> Finished:
     """The ``finished`` record that follows ``last``."""
     pos = last.pos + (last.n if isinstance(last, Audio) else 0)
     return Finished(

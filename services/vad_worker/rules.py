@@ -29,8 +29,9 @@ from shared.sessions import item_id
 
 HYSTERESIS = 0.15
 """An open item hears voice from this much below the threshold on."""
-TAIL = ms_to_samples(300)
-"""Audio after the last voice that goes to the engine; the rest of the silence does not."""
+TAIL = ms_to_samples(400)
+"""Audio after the last voice that goes to the engine; the rest of the silence does not. Measured: 100 to
+600 ms are alike within 0.5 points of word error rate, 400 was best."""
 SPAN = ms_to_samples(400) // WINDOW
 """Windows that may hold the speech which announces an item."""
 MIN_BUFFER = ms_to_samples(100)
@@ -166,7 +167,7 @@ def _overlong(s: State, item: OpenItem) -> AnyVadEvent | None:
         upper = min(upper, item_end - min(_MIN_REST, segment // 3))
     lower = item.start + (limit - item.start) * 2 // 3
     upper = max(upper, lower + 1)
-    cut = s.track.pause(lower, upper) or upper
+    cut = s.track.pause(lower, upper) or s.track.boundary(upper)
     if item.mode == "vad" and cut + segment // 3 > item_end:
         ends_item = True
     return _close(s, item, cut, "max", ends_item=ends_item)

@@ -7,6 +7,7 @@ because the published chain is the truth (SPEC.md M2).
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from services.vad_worker.detectors.base import Detector, DetectorState, Window
 from services.vad_worker.segmenter import SEGMENTER_VERSION, Segmenter
@@ -33,6 +34,14 @@ class Hole(Exception):
 
 class NoBeginning(PermanentError):
     """A session without checkpoint whose ``opened`` record is gone."""
+
+
+class Position(NamedTuple):
+    """The place behind the last record that could be read."""
+
+    ep: int
+    ix: int
+    pos: int
 
 
 OnPartial = Callable[[PartialRequest], None]
@@ -81,6 +90,10 @@ class Session:
     def quiet(self) -> bool:
         """Everything read so far is decided and published: the state may be written down."""
         return not (self._pending or self.outbox or self.forced or self.loading or self.publishing)
+
+    @property
+    def position(self) -> Position:
+        return Position(self.ep, self.ix, self.pos)
 
     @property
     def finished(self) -> bool:

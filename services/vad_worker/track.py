@@ -102,6 +102,10 @@ class Track:
                 best = (score, at)
         return best[1] if best else None
 
+    def boundary(self, upper: int) -> int:
+        """The last sample up to ``upper`` at which a window begins or would begin."""
+        return upper - (upper - self.end) % WINDOW
+
     def pack(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {"end": self.end, "probs": self._probs.tobytes(), "rms": self._rms.tobytes()}

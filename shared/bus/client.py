@@ -317,7 +317,8 @@ class Bus:
                     break
                 found += batch
                 seq = batch[-1].seq + 1
-            if seq > until or await self.next(stream, subject, seq) is None:
+            left = await self.next(stream, subject, seq) if seq <= until else None
+            if left is None or left.seq > until:
                 return found
             await asyncio.sleep(0.01 * (attempt + 1))  # the replica that answered is behind the leader
         raise BusUnavailable(f"{stream} replicas lag")

@@ -64,7 +64,6 @@ class Puller:
         self._inbox = f"_INBOX.pull.{secrets.token_hex(8)}"
         self._tokens = itertools.count()
         self._open: dict[str, tuple[int, float]] = {}
-        self._polls: dict[str, asyncio.Future[None]] = {}
         self._on_ready = on_ready
         self.ready: deque[Delivery] = deque()
 
@@ -90,52 +89,36 @@ class Puller:
         """Ask for as many messages as are missing to ``credit`` (outstanding and ready together)."""
         missing = credit - self.outstanding() - len(self.ready)
         if missing > 0:
-            await self._ask(missing, {"expires": int(_EXPIRES_S * _NS)}, _EXPIRES_S)
+            await self._ask(missing)
 
-    async def poll(self) -> None:
-        """Ask for one message if there is one now; return when that is known."""
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        token = await self._ask(1, {"no_wait": True}, _LATE_S)
-        self._polls[token] = answered
-        try:
-            async with asyncio.timeout(_LATE_S):
-                await answered
-        except TimeoutError:
-            pass
-        finally:
-            self._polls.pop(token, None)
-
-    async def _ask(self, batch: int, body: dict[str, Any], lasts_s: float) -> str:
+    async def _ask(self, batch: int) -> None:
         token = str(next(self._tokens))
-        deadline = asyncio.get_running_loop().time() + lasts_s + _LATE_S
+        deadline = asyncio.get_running_loop().time() + _EXPIRES_S + _LATE_S
         self._open[token] = (batch, deadline)
+        body = orjson.dumps({"batch": batch, "expires": int(_EXPIRES_S * _NS)})
         try:
-            await self._bus.fire(
-                self._subject, orjson.dumps({"batch": batch, **body}), reply=f"{self._inbox}.{token}"
-            )
+            await self._bus.fire(self._subject, body, reply=f"{self._inbox}.{token}")
         except BusUnavailable:
             self._open.pop(token, None)
-        return token
 
     async def _on_message(self, msg: Msg) -> None:
-        token = msg.subject.rpartition(".")[2]
         status = status_of(msg)
         if status == "100":
             return
-        if status is not None:
-            self._open.pop(token, None)
+        if status is None:
+            self._take(msg)
         else:
-            self._take(token, msg)
-        if (poll := self._polls.get(token)) is not None and not poll.done():
-            poll.set_result(None)
+            # A status comes under the name of its request; a message comes under its own.
+            self._open.pop(msg.subject.rpartition(".")[2], None)
         self._on_ready()
 
-    def _take(self, token: str, msg: Msg) -> None:
-        left, deadline = self._open.get(token, (1, 0.0))
-        if left > 1:
-            self._open[token] = (left - 1, deadline)
-        else:
-            self._open.pop(token, None)
+    def _take(self, msg: Msg) -> None:
+        for token, (left, deadline) in self._open.items():  # requests are served in their order
+            if left > 1:
+                self._open[token] = (left - 1, deadline)
+            else:
+                del self._open[token]
+            break
         # $JS.ACK.<stream>.<consumer>.<attempt>.<stream seq>.<consumer seq>.<time>.<pending>
         tokens = msg.reply.rsplit(".", 5)
         self.ready.append(

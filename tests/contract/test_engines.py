@@ -12,15 +12,9 @@ import pytest
 from services.asr_worker.engines import moonshine
 from services.asr_worker.engines.base import Engine, Hypothesis, Job
 from services.asr_worker.engines.registry import ENGINES, load_engine, probe
-from services.asr_worker.engines.sherpa import measure_levels
 from shared.audio import SAMPLE_RATE, Floats, pcm16_to_float
 from shared.errors import EngineError
 from tests.speech import normalised_words, packaged_speech
-
-TWO_CITIES = (
-    "It was the best of times, it was the worst of times, "
-    "it was the age of wisdom, it was the age of foolishness"
-)
 
 
 @pytest.fixture(scope="module", params=["scripted", "sherpa"])
@@ -86,7 +80,7 @@ def test_traits_are_sane(engine: Engine) -> None:
 @pytest.mark.parametrize("final", [True, False], ids=["final", "partial"])
 def test_any_audio_gives_a_hypothesis_or_an_engine_error(engine: Engine, name: str, final: bool) -> None:
     heard = outcome(engine, Job(audio=AUDIO[name], final=final))
-    assert heard is None or isinstance(heard.text, str)
+    assert heard is None or (isinstance(heard.text, str) and heard.language == "en")
     if name in ("NaN", "one NaN", "infinity", "largest float", "two channels"):
         assert heard is None
     if name in ("empty", "digital silence"):
@@ -108,16 +102,12 @@ def test_four_threads_hear_what_one_hears(engine: Engine, speech: Floats) -> Non
     assert len({hypothesis.text for hypothesis in one_by_one}) == len(jobs)
 
 
-@pytest.mark.parametrize("name", sorted({"scripted", "sherpa"}))
+@pytest.mark.parametrize("name", ["scripted", "sherpa"])
 def test_a_closed_engine_refuses_and_may_be_closed_twice(name: str) -> None:
     built = load_engine(name)
     built.close()
     built.close()
     assert outcome(built, Job(audio=white_noise(1))) is None
-
-
-def test_the_language_is_named(engine: Engine, speech: Floats) -> None:
-    assert engine.transcribe(Job(audio=speech[:SAMPLE_RATE])).language == "en"
 
 
 # --- the registry ---------------------------------------------------------------------------------------
@@ -207,8 +197,8 @@ def test_a_token_length_of_two_bytes_is_read() -> None:
 
 def test_packaged_speech_is_recognised(sherpa: Engine, speech: Floats) -> None:
     text = sherpa.transcribe(Job(audio=speech[: 10 * SAMPLE_RATE])).text
-    heard, expected = set(normalised_words(text)), set(normalised_words(TWO_CITIES))
-    assert len(heard & expected) / len(expected) >= 0.8
+    expected = set(normalised_words("it was the best worst of times age wisdom foolishness"))
+    assert len(expected & set(normalised_words(text))) >= 0.8 * len(expected)
 
 
 def test_quiet_speech_is_still_recognised(sherpa: Engine, speech: Floats) -> None:
@@ -229,14 +219,29 @@ def test_hum_on_an_offset_gives_no_text(sherpa: Engine) -> None:
     assert sherpa.transcribe(Job(audio=hum)).text == ""
 
 
+def test_a_microphones_offset_does_not_hide_speech(sherpa: Engine, speech: Floats) -> None:
+    shifted = speech[: 5 * SAMPLE_RATE] + np.float32(0.3)
+    assert "best of times" in sherpa.transcribe(Job(audio=shifted)).text.lower()
+
+
+def test_short_audio_reaches_the_model_in_the_middle_of_half_a_second(
+    sherpa: Engine, speech: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Floats] = []
+
+    def decode(audio: Floats) -> str:
+        decoded.append(audio)
+        return ""
+
+    monkeypatch.setattr(sherpa, "_decode", decode)
+    short = speech[SAMPLE_RATE : SAMPLE_RATE + 4800]
+    sherpa.transcribe(Job(audio=short))
+    sherpa.transcribe(Job(audio=speech[: 2 * SAMPLE_RATE]))
+    assert [audio.size for audio in decoded] == [SAMPLE_RATE // 2, 2 * SAMPLE_RATE]
+    assert np.array_equal(decoded[0][1600:6400], short)
+
+
 def test_noise_around_speech_keeps_the_speech(sherpa: Engine, speech: Floats) -> None:
     audio = white_noise(8, 0.003)
     audio[2 * SAMPLE_RATE : 6 * SAMPLE_RATE] += speech[: 4 * SAMPLE_RATE]
     assert "best of times" in sherpa.transcribe(Job(audio=audio)).text.lower()
-
-
-def test_the_levels_of_speech_are_neither_steady_nor_doubtful(speech: Floats) -> None:
-    for start in range(0, speech.size - 2 * SAMPLE_RATE, SAMPLE_RATE):
-        levels = measure_levels(speech[start : start + 2 * SAMPLE_RATE])
-        assert not levels.speechless
-        assert not levels.doubtful

@@ -6,6 +6,7 @@ import pytest
 
 from services.asr_worker.engines.base import Engine, Job
 from services.asr_worker.engines.registry import load_engine
+from services.asr_worker.engines.sherpa import measure_levels
 from tests.speech import Clip, clips, word_error_rate
 
 pytestmark = pytest.mark.data
@@ -30,6 +31,13 @@ def test_english_files_are_recognised(engine: Engine) -> None:
     rate = word_error_rate((clip.text, text_of(engine, clip)) for clip in files)
     print(f"word error rate of {len(files)} whole files: {rate:.2%}")
     assert rate < 0.12
+
+
+def test_the_levels_of_speech_are_neither_steady_nor_doubtful() -> None:
+    for clip in clips("en") + clips("zh") + clips("tel8k"):
+        levels = measure_levels(clip.audio())
+        assert not levels.speechless, (clip.id, levels)
+        assert not levels.doubtful, (clip.id, levels)
 
 
 def test_noise_without_any_modulation_gives_no_text(engine: Engine) -> None:

@@ -214,6 +214,13 @@ def test_other_ends() -> None:
     assert sent(dialect(), SessionFinished("closed")) == []
 
 
+def test_a_session_that_a_drain_brought_to_its_end_is_told_once() -> None:
+    made = dialect()
+    assert error_codes(sent(made, SessionFinished("admin"))) == [("server_error", "draining")]
+    closing = made.fail("draining")
+    assert (closing.code, closing.frames) == (1013, ())
+
+
 @pytest.mark.parametrize(
     ("trouble", "close", "code", "grace_ms"),
     [

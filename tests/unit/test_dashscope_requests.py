@@ -175,6 +175,15 @@ def test_turn_detection_null_is_manual_and_absent_is_not() -> None:
     assert configured(made, turn_detection={"type": "server_vad"})[0].settings.mode == "vad"
 
 
+def test_turn_detection_is_replaced_not_merged_and_absent_keeps_it() -> None:
+    made = dialect()
+    configured(made, turn_detection={"type": "server_vad", "threshold": 0.0, "silence_duration_ms": 400})
+    assert configured(made)[0].settings.silence_ms == 400
+    configure, event = configured(made, turn_detection={"type": "server_vad", "threshold": 0.4})
+    assert (configure.settings.threshold, configure.settings.silence_ms) == (0.6, 800)
+    assert event["session"]["turn_detection"] == {**SDK_DEFAULT, "threshold": 0.4}
+
+
 def test_transcription_is_replaced_not_merged_and_absent_keeps_it() -> None:
     made = dialect()
     configured(made, input_audio_transcription={"language": "zh", "corpus": {"text": "a"}})

@@ -468,7 +468,7 @@ def test_partials_keep_their_distance_cover_the_segment_so_far_and_stop_in_silen
     [started] = of_kind(owner.events, Started)
     ends = [partial.end for partial in owner.partials]
     assert 5 <= len(ends) <= 7
-    assert all(b - a >= ms_to_samples(500) for a, b in pairwise(ends))
+    assert all(b - a >= ms_to_samples(500) for a, b in pairwise(ends[:-1]))
     assert ends[-1] <= ms_to_samples(4000) + rules.TAIL + W
     assert all(log.range_of(p.claim) == (started.start, p.end) for p in owner.partials)
 

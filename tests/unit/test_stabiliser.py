@@ -103,9 +103,15 @@ def test_a_contradiction_keeps_what_is_confirmed_and_goes_on_behind_it(
 
 def test_punctuation_that_came_to_be_doubted_is_not_doubled() -> None:
     stabiliser = Stabiliser()
-    for end, text in enumerate(("well, yes no", "well, yes no", "well. yes no")):
+    for end, text in enumerate(("well, no", "well, no", "well. no more")):
         stabiliser.hypothesis(0, end, text)
-    assert preview(stabiliser) == "well, yes no"
+    assert (stabiliser.confirmed, stabiliser.draft) == ("well,", " no more")
+
+
+def test_a_hypothesis_for_an_earlier_segment_is_stale() -> None:
+    stabiliser = Stabiliser(first=0)
+    stabiliser.hypothesis(1, 200, "two")
+    assert stabiliser.hypothesis(0, 300, "one") is None
 
 
 # --- segments --------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ OTHERWISE: Mapping[State, Action] = {
     State.FINISHED: "too_late",
     State.CLOSED: "ignore",
 }
-ENDED_BY: Mapping[str, Trouble] = {"idle": "idle", "error": "internal", "admin": "internal"}
+ENDED_BY: Mapping[str, Trouble] = {"idle": "idle", "error": "internal", "admin": "draining"}
 """Ends that the client did not ask for: reason of the session's end -> what it is told."""
 MAX_BAD_FRAMES = 10
 """So many frames in a row that are no events at all end the connection."""
@@ -273,10 +273,7 @@ class DashScope:
         return (self._error(self._told),) if self._told else ()
 
     def _language(self, heard: str) -> str:
-        """As documented: what was asked for, else what was heard.
-
-        Items that were begun under an earlier setting are told by what the engine was told then.
-        """
+        """An engine that was told a language names that one; one that could not be told must not contradict."""
         asked = self._config.language
         if asked and asked != engine_language(self._config, self._welcome):
             return asked
