@@ -47,6 +47,11 @@ fix: setup-dev
 test *ARGS: setup-dev
     @{{ bin }}/pytest "$@"
 
+# Kill real processes under live sessions
+[group('quality')]
+test-fault *ARGS: setup-dev
+    @{{ bin }}/pytest tests/fault "$@"
+
 # Take one mechanism out at a time; each time the test named in the patch must go red
 [group('quality')]
 test-mutants *ARGS: setup-dev

@@ -54,9 +54,8 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take work until ``stop`` is set, then finish what is running and hand the rest back."""
-        stopping = asyncio.create_task(stop.wait())
-        stopping.add_done_callback(lambda _: self._changed.set())
         async with asyncio.TaskGroup() as jobs:
+            jobs.create_task(self._heed(stop))
             beating = jobs.create_task(self._keep_alive())
             while not stop.is_set():
                 self._changed.clear()
@@ -66,7 +65,10 @@ class Worker:
             if self._running:
                 await asyncio.wait(self._running)
             beating.cancel()
-        stopping.cancel()
+
+    async def _heed(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._changed.set()
 
     async def _take(self, jobs: asyncio.TaskGroup) -> None:
         lanes = self._lanes

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -80,6 +81,7 @@ async def _run(load: Load, urls: Sequence[str], folder: Path, meter: Meter) -> l
             seconds=load.seconds,
             spread_s=load.spread_s,
             silence_ms=load.silence_ms,
+            began_at=monotonic(),
             pcm=str(folder / _PCM),
             api_key=load.api_key,
         )

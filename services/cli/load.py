@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic  # uvloop's own clock knows milliseconds only
 
 import msgspec
 import orjson
@@ -37,6 +38,8 @@ class Spec:
     spread_s: float
     """Over which the starts are spread."""
     silence_ms: int
+    began_at: float
+    """Start of the load, on the monotonic clock that all processes of a machine share."""
     pcm: str
     """File of 16 kHz PCM16 that every session loops, each from another place."""
     api_key: str = ""
@@ -44,11 +47,14 @@ class Spec:
 
 @dataclass
 class Item:
-    """One utterance; milliseconds, None where an event is missing."""
+    """One utterance; None where an event is missing.
+
+    What session.finish cut off is delivered but not measured: no silence was waited for.
+    """
 
     delivered: bool
-    flushed: bool
-    """Ended by session.finish: its delay holds no silence, so it is counted and not measured."""
+    second: float = 0.0
+    """Of the load, in which the end of its audio was sent."""
     stop_to_final_ms: float | None = None
     queue_ms: float | None = None
     first_partial_ms: float | None = None
@@ -73,11 +79,9 @@ class Session:
         self._spec = spec
         self._index = index
         self._appends = appends
-        self._loop = asyncio.get_running_loop()
         self._clock = Clock()
         self._transcript = Transcript()
         self._late: list[float] = []
-        self._ended_at = 0.0
         self._finished = False
         self._error = ""
 
@@ -108,22 +112,21 @@ class Session:
     async def _speak(self, socket: ClientConnection) -> None:
         ask = Ask(url="", silence_ms=self._spec.silence_ms)
         await socket.send(orjson.dumps(opening(ask)).decode())
-        began = self._loop.time()
+        began = monotonic()
         first = self._index * len(self._appends) // self._spec.total
         for n in range(round(self._spec.seconds / _CHUNK_S)):
             due = began + n * _CHUNK_S
-            await asyncio.sleep(due - self._loop.time())
-            now = self._loop.time()
+            await asyncio.sleep(due - monotonic())
+            now = monotonic()
             self._late.append(now - due)
             self._clock.sent_at.append(now)
             await socket.send(self._appends[(first + n) % len(self._appends)])
-        self._ended_at = self._loop.time()
         await socket.send('{"type":"session.finish"}')
 
     async def _hear(self, socket: ClientConnection) -> None:
         while not self._finished:
             event = orjson.loads(await socket.recv())
-            self._transcript.take(event, self._loop.time())
+            self._transcript.take(event, monotonic())
             if event["type"] == "error":
                 self._error = str(event["error"]["message"])
             self._finished = event["type"] == "session.finished"
@@ -138,12 +141,14 @@ class Session:
         )
 
     def _item(self, line: Line) -> Item:
-        delivered = line.completed_at is not None and not line.failure
+        end_ms = line.end_ms or 0
+        sent_at = self._clock.moment_of(end_ms)
         item = Item(
-            delivered=delivered, flushed=bool(self._ended_at and (line.stopped_at or 0) > self._ended_at)
+            delivered=line.completed_at is not None and not line.failure,
+            second=round(sent_at - self._spec.began_at, 1),
         )
-        if line.completed_at and line.stopped_at and line.end_ms is not None and not item.flushed:
-            item.stop_to_final_ms = (line.completed_at - self._clock.moment_of(line.end_ms)) * 1000
+        if line.completed_at and line.stopped_at and end_ms < len(self._clock.sent_at) * 100:
+            item.stop_to_final_ms = (line.completed_at - sent_at) * 1000
             item.queue_ms = (line.completed_at - line.stopped_at) * 1000
         if line.partial_at and line.start_ms is not None:
             item.first_partial_ms = (line.partial_at - self._clock.moment_of(line.start_ms)) * 1000

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -74,10 +75,11 @@ def _queue_consumers(jsz: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield from stream.get("consumer_detail") or []
 
 
-def growth(depths: Sequence[tuple[float, int]], begin_s: float, end_s: float) -> float | None:
-    """By how much the depth grew from the first to the last third of this time; None = too short to tell."""
-    window = [depth for second, depth in depths if begin_s <= second <= end_s]
-    third = len(window) // 3
-    if third < 2:
+def growth(samples: Sequence[tuple[float, float]], begin_s: float, end_s: float) -> float | None:
+    """How much the mean grew from the first to the last third of this time; None = too short to tell."""
+    third_s = (end_s - begin_s) / 3
+    first = [value for second, value in samples if begin_s <= second < begin_s + third_s]
+    last = [value for second, value in samples if end_s - third_s <= second <= end_s]
+    if len(first) < 2 or len(last) < 2:
         return None
-    return (sum(window[-third:]) - sum(window[:third])) / third
+    return fmean(last) - fmean(first)

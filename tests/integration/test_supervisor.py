@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -105,11 +106,13 @@ async def start_after_nats(folder: Path, pids: list[int], *parts: Part) -> None:
 
 
 async def test_refused_settings_end_everything_with_code_2(tmp_path: Path) -> None:
-    refuse = "import sys; print('auricle: ENGINE: no such engine', file=sys.stderr); sys.exit(2)"
+    starts = tmp_path / "starts"
+    refuse = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(2)"
     pids: list[int] = []
     with pytest.raises(ChildFailed) as failed:
         await start_after_nats(tmp_path, pids, part("asr_worker", refuse), part("vad_worker", SERVE))
     assert failed.value.exit_code == 2
+    assert starts.read_text() == "x"
     assert not any(is_alive(pid) for pid in pids)
 
 
@@ -135,8 +138,13 @@ async def test_a_missing_program_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 async def test_a_killed_child_is_started_again_and_listed(tmp_path: Path) -> None:
+    """Listed at once, not when it is ready: who looks for a process must not find the dead one."""
+    first = tmp_path / "first"
+    once = (
+        f"import pathlib, time; p = pathlib.Path({str(first)!r}); p.exists() and time.sleep(60); p.touch(); "
+    )
     async with supervised(tmp_path) as supervisor:
-        (child,) = await supervisor.start(part("asr_worker", SERVE))
+        (child,) = await supervisor.start(part("asr_worker", once + SERVE))
         before = child.pid
         os.kill(before, signal.SIGKILL)
         await until(lambda: child.pid != before and is_alive(child.pid))
@@ -172,7 +180,7 @@ async def test_what_a_child_started_itself_goes_with_it(tmp_path: Path) -> None:
 async def test_a_talkative_child_never_waits_for_us(tmp_path: Path) -> None:
     done = tmp_path / "done"
     script = (
-        f"import time; print('ready {{}}'); print('x' * 1_000_000); open({str(done)!r}, 'w'); time.sleep(60)"
+        f"import time; print('ready {{}}'); print('x' * 10_000_000); open({str(done)!r}, 'w'); time.sleep(60)"
     )
     async with supervised(tmp_path) as supervisor:
         await supervisor.start(part("asr_worker", script))
@@ -273,8 +281,10 @@ def test_no_child_survives_a_killed_supervisor(tmp_path: Path) -> None:
 FAKE_INGRESS = """
 import http.server, json, os, signal, sys
 class Answer(http.server.BaseHTTPRequestHandler):
+    asked = 0
     def do_GET(self):
-        self.send_response(200); self.end_headers()
+        Answer.asked += 1  # not ready at once, as a real one
+        self.send_response(200 if Answer.asked > 3 else 503); self.end_headers()
     def log_message(self, *_): pass
 port = int(os.environ["SERVER_PORT"]) + int(sys.argv[2])
 server = http.server.HTTPServer(("127.0.0.1", port), Answer)
@@ -335,6 +345,7 @@ def test_up_serves_until_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
     with up.running("--asr-workers", "2", "--ingresses", "2") as process:
         base = f"127.0.0.1:{up.port}"
         assert ready_line(process) == f"auricle ready http=http://{base} ws=ws://{base}/api-ws/v1/realtime\n"
+        assert urllib.request.urlopen(f"http://{base}/ready").status == 200
         entries = listed(up.data)
         names = [(entry["role"], entry["index"]) for entry in entries]
         assert names == [

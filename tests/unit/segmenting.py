@@ -168,8 +168,10 @@ class Owner:
         if self.forced:
             return
         self._rebirth()
+        before = len(self.events)
         while event := self.segmenter.decide():
             assert self.segmenter.decide() == event, "decide changes nothing"
+            assert len(self.events) - before < 1000, "a trigger is answered at some time"
             self._apply(event)
         if partial := self.segmenter.partial():
             self.partials.append(partial)
