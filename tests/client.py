@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlencode
 
@@ -227,7 +228,7 @@ def _check_texts(texts: list[Event]) -> None:
         assert event["text"].startswith(before), (before, event["text"])
         before = event["text"]
     shown = [(event["text"], event["stash"]) for event in texts]
-    assert all(a != b for a, b in zip(shown, shown[1:], strict=False)), "a text event without a change"
+    assert all(a != b for a, b in pairwise(shown)), "a text event without a change"
 
 
 def _check_chain(events: list[Event]) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from services.cli.captions import Line, Transcript, timestamp
 from services.cli.client import Ask, Clock
 from services.cli.errors import CommandFailed
-from services.cli.files import packaged_speech
+from services.cli.files import packaged_speech, read_pcm
 from services.cli.process import Signals
 from services.cli.stats import percentile
 from services.cli.stream import caption
@@ -24,6 +24,7 @@ async def demo(file: Path | None, settings: Settings) -> None:
     if settings.demo_lang != "en":
         raise CommandFailed(f"DEMO_LANG={settings.demo_lang}: only en yet; zh comes with its models", 2)
     speech = file or packaged_speech()
+    next(read_pcm(speech), b"")  # a file that is no audio must not wait for everything to come up
     console = Console(highlight=False)
     signals = Signals()
     clock = Clock()

@@ -74,6 +74,8 @@ def _nats_config(folder: Path, client: int, monitor: int, max_bytes: int, sync: 
         f'http: "{HOST}:{monitor}"',
         f"max_payload: {_MAX_PAYLOAD}",
         f"log_file: {json.dumps(str(folder / 'nats.log'))}",
+        f"logfile_size_limit: {64 << 20}",
+        "logfile_max_num: 2",
         "jetstream: {",
         f"  store_dir: {json.dumps(str(folder / 'nats'))}",
         f"  max_file_store: {allowed}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.cli.errors import CommandFailed
-from services.cli.net import free_port, http_get, is_free
+from services.cli.net import free_port, http_get, http_ok, is_free
 from services.cli.servers import nats_part, valkey_part
 from services.cli.supervisor import Part, Supervisor
 from shared.settings import Settings
@@ -124,24 +124,33 @@ async def bring_up(supervisor: Supervisor, layout: Layout) -> list[Addresses]:
         ),
     )
     doors = await supervisor.start(*(_service("ingress", i, env) for i in range(layout.ingresses)))
-    host = layout.settings.server_host
-    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    host = _reachable(layout.settings.server_host)
     addresses = [Addresses(host=host, ports=door.facts["ports"]) for door in doors]
     await _until_served(f"{addresses[0].http}/ready")
     return addresses
+
+
+def _reachable(host: str) -> str:
+    """What a client on this machine writes into a URL for an address that a server listens on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 async def _until_served(url: str) -> None:
     """Readiness rests on workers, of which the ingress hears by and by."""
     try:
         async with asyncio.timeout(_READY_LIMIT_S):
-            while (await http_get(url))[0] != 200:
+            while not await http_ok(url):
                 await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise CannotStart(f"all parts run, but {url} does not say 200: {await _reasons(url)}") from None
+
+
+async def _reasons(url: str) -> str:
+    try:
+        return (await http_get(url))[1].decode(errors="replace")
     except OSError as error:
-        reasons = (
-            (await http_get(url))[1].decode(errors="replace") if isinstance(error, TimeoutError) else error
-        )
-        raise CannotStart(f"all parts run, but {url} does not say 200: {reasons}") from error
+        return str(error) or "no answer"
 
 
 async def _start_servers(supervisor: Supervisor, layout: Layout) -> dict[str, str]:

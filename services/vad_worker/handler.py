@@ -10,31 +10,20 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from services.vad_worker.checkpoints import Checkpoints
 from services.vad_worker.detectors.base import Detector, Window
+from services.vad_worker.endings import closing_events, finish
+from services.vad_worker.readers import Readers
 from services.vad_worker.recovery import Recovery
-from services.vad_worker.segmenter import Segmenter
-from services.vad_worker.session import Hole, Position, Session
+from services.vad_worker.session import Hole, Session
 from shared import subjects
-from shared.bus import Bus, Chain, Stored, Tail
-from shared.errors import BadMessage, BusUnavailable, Fenced, PermanentError
+from shared.bus import Bus, Chain, Stored
+from shared.errors import BusUnavailable, Fenced, PermanentError
 from shared.facts import FactWriter
-from shared.messages import (
-    Abandoned,
-    AnyRecord,
-    AnyVadEvent,
-    At,
-    Audio,
-    Finished,
-    PartialRequest,
-    VadFinished,
-    pack,
-    read_record,
-)
-from shared.sessions import LANES, Lane, item_id, place_of
+from shared.messages import PartialRequest, VadFinished, pack
+from shared.sessions import LANES, Lane, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +37,6 @@ _INBOX_LIMIT_BYTES = 64 << 20
 _REMEMBERED = 4096
 
 
-@dataclass(eq=False)
-class Group:
-    """Partitions that were taken at the same time: they share one reader per lane."""
-
-    partitions: set[int]
-    tails: dict[Lane, Tail] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
-
-
 class Handler:
     """Everything a VAD worker does with the partitions it holds."""
 
@@ -68,8 +48,7 @@ class Handler:
         self.checkpoints = Checkpoints(bus)
         self.sessions: dict[str, Session] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._groups: dict[int, Group] = {}
-        self._joining: set[int] = set()
+        self._readers = Readers(bus, self.checkpoints, self._spawn, self._on_record, self._wait_for_room)
         self._ready: dict[Lane, OrderedDict[str, Session]] = {lane: OrderedDict() for lane in LANES}
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -92,20 +71,8 @@ class Handler:
     # --- ownership -------------------------------------------------------------------------------------
 
     async def gained(self, partition: int) -> None:
-        """This worker owns ``partition`` now. Partitions gained together share a reader."""
-        if not self._joining:
-            self._spawn(self._join())
-        self._joining.add(partition)
-
-    async def _join(self) -> None:
-        await asyncio.sleep(0.02)
-        group = Group(self._joining)
-        self._joining = set()
-        if not group.partitions:
-            return
-        for partition in group.partitions:
-            self._groups[partition] = group
-        group.task = self._spawn(self._read(group))
+        """This worker owns ``partition`` now."""
+        self._readers.join(partition, self._meet)
 
     async def lost(self, partition: int) -> None:
         """Somebody else owns ``partition`` now: forget everything about it, publish nothing."""
@@ -128,12 +95,7 @@ class Handler:
             self._drop(session)
 
     def _leave(self, partition: int) -> None:
-        self._joining.discard(partition)
-        group = self._groups.pop(partition, None)
-        if group is not None:
-            group.partitions.discard(partition)
-            if not group.partitions and group.task is not None:
-                group.task.cancel()
+        self._readers.leave(partition)
         self.checkpoints.forget(partition)
 
     def _of(self, partition: int) -> list[Session]:
@@ -148,26 +110,6 @@ class Handler:
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    async def _read(self, group: Group) -> None:
-        """Wake the sessions that have a checkpoint, then read both lanes from the lowest low water on."""
-        saved = await self.checkpoints.open(group.partitions)
-        for sid in saved.sessions:
-            if place_of(sid).partition in group.partitions:
-                self._meet(sid)
-        async with asyncio.TaskGroup() as lanes:
-            for lane in LANES:
-                start = min((saved.low_water[lane].get(p, 0) for p in group.partitions), default=0) + 1
-                tail = Tail(
-                    self._bus,
-                    subjects.audio_stream(lane),
-                    [subjects.audio_partition(lane, p) for p in sorted(group.partitions)],
-                    start,
-                    self._on_record,
-                    room=self._wait_for_room,
-                )
-                group.tails[lane] = tail
-                lanes.create_task(tail.run())
-
     def _on_record(self, stored: Stored) -> None:
         sid = subjects.session_of(stored.subject)
         try:
@@ -175,7 +117,7 @@ class Handler:
         except ValueError:
             logger.warning("record of no session", extra={"subject": stored.subject})
             return
-        if sid in self._over or partition not in self._groups:
+        if sid in self._over or partition not in self._readers:
             return
         session = self.sessions.get(sid) or self._meet(sid)
         if stored.seq <= session.last_seen:
@@ -209,28 +151,25 @@ class Handler:
 
     async def _load(self, session: Session) -> None:
         async with self._loads:
-            for attempt in range(1 << 30):
-                if session.gone:
-                    return
-                try:
-                    going_on = await self._recovery.load(session)
-                    break
-                except BusUnavailable:
-                    session.forced.clear()
-                    await asyncio.sleep(min(0.05 * 2 ** min(attempt, 6), 1.0))
-                except PermanentError as error:
-                    logger.error(
-                        "session cannot be loaded", extra={"session": session.sid, "error": str(error)}
-                    )
-                    going_on = False
-                    break
+            going_on = await self._load_patiently(session)
         if session.gone:
             return
-        if not going_on:
+        if going_on:
+            session.loading = False
+            self._make_ready(session)
+        else:
             self._end(session)
-            return
-        session.loading = False
-        self._make_ready(session)
+
+    async def _load_patiently(self, session: Session) -> bool:
+        for attempt in itertools.count():
+            try:
+                return session.gone or await self._recovery.load(session)
+            except BusUnavailable:
+                await asyncio.sleep(_pause(attempt))
+            except PermanentError as error:
+                logger.error("cannot be loaded", extra={"session": session.sid, "error": str(error)})
+                return False
+        raise AssertionError("unreachable")
 
     def _make_ready(self, session: Session) -> None:
         if len(session.outbox) < _OUTBOX_LIMIT and not session.loading and not session.gone:
@@ -322,7 +261,7 @@ class Handler:
 
     async def _mend(self, session: Session) -> None:
         """A record is missing between two: fetch it, or accept that it is gone."""
-        for attempt in range(1 << 30):
+        for attempt in itertools.count():
             if session.gone:
                 return
             try:
@@ -333,7 +272,7 @@ class Handler:
                     session.accept_gap()
                 break
             except BusUnavailable:
-                await asyncio.sleep(min(0.05 * 2 ** min(attempt, 6), 1.0))
+                await asyncio.sleep(_pause(attempt))
         session.loading = False
         self._make_ready(session)
 
@@ -361,8 +300,7 @@ class Handler:
         self._make_ready(session)
 
     def _reload(self, session: Session) -> None:
-        owned = session.place.partition in self._groups
-        if session.gone or not owned:
+        if session.gone or session.place.partition not in self._readers:
             return
         self._drop(session)
         self._meet(session.sid)
@@ -387,7 +325,7 @@ class Handler:
 
     async def _end_by_force(self, session: Session) -> None:
         """Close the log, then the chain, without asking the segmenter, which may be what is broken."""
-        await self._finish(session, "error")
+        await finish(self._bus, session, "error")
         while not session.gone and session.publishing:
             await asyncio.sleep(0.01)
         if session.gone or session.seg is None:
@@ -409,57 +347,22 @@ class Handler:
                     continue
                 if now - session.touched > seg.settings.idle_timeout_s:
                     session.touched = now
-                    self._spawn(self._finish(session, "idle"))
-
-    async def _finish(self, session: Session, reason: Literal["idle", "error"]) -> None:
-        """Append ``finished`` behind the log's tail; idle only if nothing came since the last record read."""
-        subject = subjects.audio(session.sid)
-        while not session.gone:
-            try:
-                tail = await self._bus.last(session.stream, subject)
-                if tail is None or (reason == "idle" and tail.seq != session.upto):
-                    return
-                last = _readable(tail.data) or session.position
-                if isinstance(last, Finished):
-                    return
-                record = ending(last, tail.seq, reason, time.time_ns() // 1_000_000)
-                await Chain(self._bus, session.stream, subject, tail.seq).append(pack(record))
-            except BusUnavailable:
-                await asyncio.sleep(0.2)
-            except Fenced:
-                if reason == "idle":
-                    return  # a record came in between: not idle after all
-            else:
-                return
+                    self._spawn(finish(self._bus, session, "idle"))
 
     async def _keep_checkpoints(self) -> None:
         for round_ in itertools.count():
             await asyncio.sleep(0.5)
             if round_ % 10 == 0:
-                await self._advance_tails()
+                await self._readers.advance()
             due = [session for session in self.sessions.values() if _is_due(session)]
             try:
                 stale = await self.checkpoints.save_all(due)
-                await self.checkpoints.save_low_water(self._positions(), self.sessions.values())
+                await self.checkpoints.save_low_water(self._readers.positions(), self.sessions.values())
             except BusUnavailable as error:
                 logger.info("checkpoints not written", extra={"error": str(error)})
                 continue
             for session in stale:
                 self._reload(session)
-
-    async def _advance_tails(self) -> None:
-        for group in {id(group): group for group in self._groups.values()}.values():
-            for tail in group.tails.values():
-                try:
-                    await tail.advance()
-                except BusUnavailable:
-                    return
-
-    def _positions(self) -> dict[int, dict[Lane, int]]:
-        return {
-            partition: {lane: tail.position for lane, tail in group.tails.items()}
-            for partition, group in self._groups.items()
-        }
 
 
 def _is_due(session: Session) -> bool:
@@ -467,30 +370,6 @@ def _is_due(session: Session) -> bool:
     return since is not None and session.quiet and time.monotonic() - since > _CHECKPOINT_EVERY_S
 
 
-def _readable(data: bytes) -> AnyRecord | None:
-    try:
-        return read_record(data)
-    except BadMessage:
-        return None
-
-
-def closing_events(seg: Segmenter, seq: int) -> list[AnyVadEvent]:
-    """The end of a chain, made from its counters alone: the open ordinal is abandoned."""
-    at = At(seq=seq, sample=seg.sample)
-    events: list[AnyVadEvent] = []
-    ev, closed = seg.ev, seg.closed
-    if seg.k > closed:
-        closed += 1
-        item = item_id(seg.session_id, closed - 1)
-        events.append(Abandoned(ev=ev, closed=closed, at=at, k=closed - 1, item=item, reason="error"))
-        ev += 1
-    events.append(VadFinished(ev=ev, closed=closed, at=at, ordinals=closed, reason="error"))
-    return events
-
-
-def ending(last: AnyRecord | Position, seq: int, reason: Literal["idle", "error"], now_ms: int) -> Finished:
-    """The ``finished`` record that follows ``last``."""
-    pos = last.pos + (last.n if isinstance(last, Audio) else 0)
-    return Finished(
-        ep=last.ep, ix=last.ix + 1, prev=seq, pos=pos, t=now_ms, reason=reason, discard=reason == "error"
-    )
+def _pause(attempt: int) -> float:
+    """Seconds before the next try."""
+    return min(0.05 * 1.6**attempt, 1.0) if attempt < 10 else 1.0

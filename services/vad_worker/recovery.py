@@ -24,6 +24,8 @@ class Recovery:
 
     async def load(self, session: Session) -> bool:
         """Fill ``session`` up to the first record of its inbox. False: the session is over already."""
+        session.forced.clear()  # what an attempt that failed half way has left
+        session.chain.tail = 0
         tail = await self._bus.last(subjects.SEGMENTS, subjects.vad_session(session.sid))
         if tail is not None and isinstance(read_vad_event(tail.data), VadFinished):
             await self._forget(session)

@@ -106,6 +106,11 @@ class Segmenter:
         return self._s.sample
 
     @property
+    def open_item(self) -> str | None:
+        """Id of the item that has begun and whose ordinal ``k`` is open."""
+        return self._s.open.item if self._s.open else None
+
+    @property
     def session_id(self) -> str:
         return self._s.session_id
 

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -240,14 +239,14 @@ async def test_other_sample_rates(service: Service, speech: bytes, rate: int) ->
 
 
 @pytest.fixture(scope="module")
-def wav(speech: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def wav(speech: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("seed") / "audio.wav"
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(SAMPLE_RATE)
         out.writeframes(speech)
-    yield path
+    return path
 
 
 @pytest.mark.parametrize("mode", ["manual", "vad"])

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from services.cli.captions import Line, Screen, Transcript, final_line, open_line, timestamp
 from services.cli.client import Ask, Clock, opening, realtime_url
+from services.cli.meter import growth
 from services.cli.stats import percentile
 
 TEXT = "conversation.item.input_audio_transcription.text"
@@ -188,3 +189,10 @@ def test_percentiles_interpolate() -> None:
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([0.0, 10.0], 0.95) == 9.5
     assert percentile([7.0], 0.99) == 7.0
+
+
+def test_growth_compares_the_last_third_with_the_first() -> None:
+    falling_behind = [(float(second), second * 10.0) for second in range(40)]
+    assert growth(falling_behind, 10, 40) == pytest.approx(200.0)
+    assert growth([(second, 7.0) for second, _ in falling_behind], 10, 40) == 0.0
+    assert growth(falling_behind, 36, 40) is None

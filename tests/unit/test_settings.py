@@ -1,12 +1,16 @@
 """Settings: what is read, what is refused and in which words, and that nothing secret is shown."""
 
+import json
+import logging
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shared.settings import Settings, child_environment, example, key_hash, listing, load_settings
+from shared.telemetry import HumanLines, JsonLines
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +126,26 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "API_KEYS=*" in listing(settings)
     assert "@queue:4222" in listing(settings)
     assert settings.nats_url == "nats://me:s3cret@queue:4222"
+
+
+@pytest.mark.parametrize("formatter", [JsonLines("up"), HumanLines("up")])
+def test_a_log_line_withholds_what_was_said(formatter: logging.Formatter) -> None:
+    fields = {"transcript": "hush", "api_key": "hush", "frame": b"hush", "item": "item_1"}
+    line = formatter.format(logging.makeLogRecord({"msg": "said", "args": (), **fields}))
+    assert "hush" not in line
+    assert "item_1" in line
+
+
+def test_a_log_line_of_a_machine_is_one_json_object() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed", "name": "x", "exc_info": sys.exc_info(), "n": 3})
+    line = JsonLines("asr_worker-0").format(record)
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert (fields["message"], fields["role"], fields["n"]) == ("failed", "asr_worker-0", 3)
+    assert "ValueError" in fields["exception"]
 
 
 def test_pools_name_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
