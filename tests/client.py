@@ -158,9 +158,18 @@ class Client:
 
 @asynccontextmanager
 async def connected(
-    url: str, *, model: str = MODEL, key: str = "", now: Callable[[], float] = time.monotonic, **query: str
+    url: str,
+    *,
+    model: str = MODEL,
+    key: str = "",
+    source: str = "127.0.0.1",
+    now: Callable[[], float] = time.monotonic,
+    **query: str,
 ) -> AsyncIterator[Client]:
-    """A client that has been greeted, or turned away after the upgrade. Leaving the block hangs up."""
+    """A client that has been greeted, or turned away after the upgrade. Leaving the block hangs up.
+
+    ``source``: the client's own address.
+    """
     asked = {**({"model": model} if model else {}), **query}
     headers = {"Authorization": f"bearer {key}"} if key else {}
     async with connect(
@@ -170,6 +179,7 @@ async def connected(
         proxy=None,
         ping_interval=None,  # unpaced audio queues up before the server, and pings behind it
         max_size=None,
+        local_addr=(source, 0),
     ) as socket:
         client = Client(socket, now)
         listening = asyncio.create_task(client.listen())
