@@ -28,9 +28,7 @@ class Claims:
             AudioExpired: the frames are older than the stream, or are no longer this session's.
             BusUnavailable: ask again later.
         """
-        records = await asyncio.gather(
-            *(self._frame(sid, claim.stream, seq) for seq in frame_sequences(claim))
-        )
+        records = await self._frames(sid, claim.stream, frame_sequences(claim))
         for earlier, later in itertools.pairwise(records):
             # Numbers are reused after a power loss: what does not follow is not what was claimed.
             if later.pos != earlier.pos + earlier.n:
@@ -40,22 +38,32 @@ class Claims:
             raise AudioExpired("the claim's frames hold less audio than was claimed")
         return audio
 
-    async def _frame(self, sid: str, stream: str, seq: int) -> Audio:
-        if (known := self._cache.get((stream, seq))) is not None:
-            self._cache.move_to_end((stream, seq))
-            return known
-        stored = await self._fetch(stream, seq)
-        record = read_record(stored.data)
-        if session_of(stored.subject) != sid or not isinstance(record, Audio):
-            raise AudioExpired("the frame belongs to another session")
-        self._remember((stream, seq), record)
-        return record
+    async def _frames(self, sid: str, stream: str, sequences: list[int]) -> list[Audio]:
+        # By session: a claim that names another session's frame must not be served from memory either.
+        known = {seq: self._cache[sid, seq] for seq in sequences if (sid, seq) in self._cache}
+        missing = [seq for seq in sequences if seq not in known]
+        if missing:
+            for seq, stored in (await self._fetch(stream, missing)).items():
+                record = read_record(stored.data)
+                if session_of(stored.subject) != sid or not isinstance(record, Audio):
+                    raise AudioExpired("the frame belongs to another session")
+                known[seq] = record
+        for seq in sequences:
+            self._remember((sid, seq), known[seq])
+        return [known[seq] for seq in sequences]
 
-    async def _fetch(self, stream: str, seq: int) -> Stored:
+    async def _fetch(self, stream: str, sequences: list[int]) -> dict[int, Stored]:
+        found: dict[int, Stored] = {}
         for attempt in range(_TRIES):
-            if (stored := await self._bus.direct_get(stream, seq)) is not None:
-                return stored
+            found |= await self._bus.direct_get_many(stream, [seq for seq in sequences if seq not in found])
+            if len(found) == len(sequences):
+                return found
             await asyncio.sleep(0.005 * 2**attempt)  # a replica may not have it right after the ack
+        for seq in [seq for seq in sequences if seq not in found]:
+            found[seq] = await self._ask_leader(stream, seq)
+        return found
+
+    async def _ask_leader(self, stream: str, seq: int) -> Stored:
         if (stored := await self._bus.get(stream, seq)) is not None:
             return stored
         if seq < await self._bus.first_seq(stream):
@@ -63,6 +71,9 @@ class Claims:
         raise BusUnavailable("a frame cannot be read at present")
 
     def _remember(self, key: tuple[str, int], record: Audio) -> None:
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return
         self._cache[key] = record
         self._cached_bytes += len(record.pcm)
         while self._cached_bytes > _CACHE_BYTES:

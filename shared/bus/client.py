@@ -280,6 +280,24 @@ class Bus:
         msg = await self.request(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":%d}' % seq)
         return None if status_of(msg) is not None else _stored(msg)
 
+    async def direct_get_many(self, stream: str, sequences: Iterable[int]) -> dict[int, Stored]:
+        """Several messages by sequence, asked for in parallel; those that the replica has not are left out."""
+        subject, loop = f"$JS.API.DIRECT.GET.{stream}", asyncio.get_running_loop()
+        answers: dict[str, asyncio.Future[Msg]] = {}
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                for seq in sequences:
+                    token = str(next(self._tokens))
+                    answers[token] = self._waiting[token] = loop.create_future()
+                    await self._nc.publish(subject, b'{"seq":%d}' % seq, reply=f"{self._inbox}.{token}")
+                found = [await answer for answer in answers.values()]
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise BusUnavailable(f"no answer from {stream}: {error!r}") from error
+        finally:
+            for token in answers:
+                self._waiting.pop(token, None)
+        return {stored.seq: stored for stored in (_stored(msg) for msg in found if status_of(msg) is None)}
+
     async def get(self, stream: str, seq: int) -> Stored | None:
         """A message by sequence from the leader, who knows whether it exists."""
         return await self._leader_get(stream, {"seq": seq})
