@@ -18,6 +18,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from shared.errors import TransientError
@@ -116,7 +117,7 @@ class SessionView:
             # redis-py's own time-out costs a task per command and is retried in silence; ours is in _call.
             socket_timeout=None,
             socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
+            retry=Retry(NoBackoff(), 0),  # a subscription that came back by itself would not say so
             protocol=2,
             driver_info=None,
         )
@@ -240,6 +241,12 @@ class SessionView:
             batch.replies = [error] * len(batch.commands)
 
     async def _round_trip(self, commands: list[Op]) -> list[Any]:
+        try:
+            return await self._exchange(commands)
+        except RedisConnectionError:  # perhaps only an old connection to a server that was restarted
+            return await self._exchange(commands)
+
+    async def _exchange(self, commands: list[Op]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)

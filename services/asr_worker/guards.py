@@ -26,6 +26,7 @@ _CHINESE_OR_LATIN = re.compile(
     r"[A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
     r"\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+_MARK_RUN = re.compile(r"([,;:，；：])\1+")
 # What Moonshine and Whisper write on audio without speech: their training subtitles of silence.
 _SUBTITLES_OF_SILENCE = frozenset(
     (
@@ -39,7 +40,8 @@ _SUBTITLES_OF_SILENCE = frozenset(
 def collapse_repeats(text: str) -> str:
     """Loops of a decoder, reduced to one copy. Idempotent, never longer; normal text comes back as it is."""
     while True:
-        shorter = _CHARACTER_RUN.sub(r"\1", text)
+        shorter = _MARK_RUN.sub(r"\1", text)
+        shorter = _CHARACTER_RUN.sub(r"\1", shorter)
         shorter = _PATTERN_RUN.sub(r"\1", shorter)
         shorter = _collapse_one_loop(shorter)
         if shorter == text:

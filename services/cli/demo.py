@@ -18,6 +18,9 @@ from services.cli.system import Layout, bring_up
 from services.cli.workspace import LOG, workspace
 from shared.settings import Settings
 
+DEMO_SILENCE_MS = 600
+"""Shorter than the default of 800: more finals to watch, at one or two words more wrong."""
+
 
 async def demo(file: Path | None, settings: Settings) -> None:
     """Raises CommandFailed: what did not work; nothing is left running."""
@@ -41,7 +44,8 @@ async def _play(speech: Path, layout: Layout, signals: Signals, console: Console
             supervisor.on_first_ready = lambda child, seconds: _show_ready(child, seconds, console)
             first, *_ = await signals.until_asked(bring_up(supervisor, layout))
             console.print(f"\n[bold]{speech.name}[/bold] in real time through {first.ws}\n")
-            return await signals.until_asked(caption(speech, Ask(url=first.ws), clock, console))
+            ask = Ask(url=first.ws, silence_ms=DEMO_SILENCE_MS)
+            return await signals.until_asked(caption(speech, ask, clock, console))
 
 
 def _show_ready(child: Child, seconds: float, console: Console) -> None:

@@ -191,16 +191,21 @@ def test_needs_may_be_told_where_the_past_has_expired() -> None:
     ]
 
 
-def test_a_resumed_merge_knows_a_dropped_ordinal_from_its_event_or_its_outcome() -> None:
-    chain = Chain()
-    dropped = chain.dropped()
-    for facts in (Facts(Cursor(1, 1, 0)), Facts(Cursor(1, 1, 0))):
-        dropped.apply(facts)
-        if facts.outcomes and facts.events:
-            facts.outcomes.clear()
-        merge = Merge(Cursor(1, 1, 0))
-        assert advance(merge, facts) == ""
-        assert merge.cursor == Cursor(1, 1, 1)
+@pytest.mark.parametrize("lost", ["events", "outcomes"])
+def test_a_resumed_merge_knows_a_dropped_ordinal_from_its_event_or_its_outcome(lost: str) -> None:
+    chain, facts = Chain(), Facts(Cursor(1, 1, 0))
+    apply(facts, chain.dropped())
+    getattr(facts, lost).clear()
+    merge = Merge(Cursor(1, 1, 0))
+    assert advance(merge, facts) == ""
+    assert merge.cursor == Cursor(1, 1, 1)
+
+
+def test_the_past_may_come_in_any_order() -> None:
+    chain, facts = Chain(), Facts(Cursor(3, 1, 0))
+    past = [chain.started(), chain.segment(), chain.started()]
+    apply(facts, *reversed(past), chain.outcome(0), chain.partial(5))
+    assert advance(Merge(Cursor(3, 1, 0)), facts) == "asr0 partial1@5"
 
 
 def test_an_item_that_was_open_at_the_cursor_gets_its_partials() -> None:
