@@ -203,8 +203,12 @@ async def test_an_append_of_15_mib_is_accepted_and_a_longer_one_refused(service:
         await client.send("input_audio_buffer.append", audio="A" * (15 * MIB + 4))
         error = await error_of(client)
         assert (error["code"], error["param"]) == ("invalid_value", "audio")
+        await client.say(packaged_speech("two_cities.wav")[: 2 * SAMPLE_RATE * 4])
         await assert_serves(client)
         assert len(client.events("error")) == 1
+        [start] = client.events(STARTED)
+    silence_ms = 15 * MIB * 3 // 4 * 1000 // (2 * SAMPLE_RATE)
+    assert 300 <= start["audio_start_ms"] - silence_ms <= 1500, "all of it was heard, once"
 
 
 async def test_a_frame_over_17_mib_is_closed_with_1009(service: Service) -> None:

@@ -132,6 +132,35 @@ async def test_silence_is_answered_by_nothing(service: Service) -> None:
         assert kinds(await client.finished()) == ["created", "finished"]
 
 
+async def test_an_empty_commit_is_told_and_harms_nothing(service: Service, speech: bytes) -> None:
+    async with connected(service.url) as client:
+        await client.update(turn_detection=None)
+        await client.say(silence(0.09))
+        await client.commit()
+        error = (await client.until("error"))["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", None)
+        assert error["message"].startswith("Error committing input audio buffer: buffer too small")
+        assert error["event_id"] == "event_commit"
+        await client.say(speech)
+        await client.commit()
+        assert kinds(await client.finished())[-2:] == ["completed", "finished"]
+    assert_understood(client.transcript())
+
+
+async def test_clear_abandons_what_is_open(service: Service, speech: bytes) -> None:
+    async with connected(service.url) as client:
+        await client.say(speech)
+        await client.until(STARTED)
+        await client.send("input_audio_buffer.clear")
+        await client.until("input_audio_buffer.cleared")
+        await client.say(speech)
+        events = await client.finished()
+    assert [len(client.events(kind)) for kind in (STARTED, STOPPED, COMPLETED)] == [2, 1, 1]
+    assert kinds(events)[-1] == "finished"
+    assert item_of(client.events(COMPLETED)[0]) == item_of(client.events(STARTED)[1])
+    assert_understood(client.transcript())
+
+
 # --- session.finish: PROTOCOLS A.6 --------------------------------------------------------------------------
 
 
@@ -201,14 +230,13 @@ async def test_a_second_finish_is_ignored_and_what_comes_after_the_end_is_refuse
 
 async def test_a_close_without_finish_discards_what_is_open(service: Service, speech: bytes) -> None:
     async with connected(service.url) as client:
-        sid = client.events()[0]["session"]["id"]
         await client.say(speech)
         await client.until(STARTED)
         await client.socket.close()
     assert not client.events(COMPLETED)
     bus = await Bus.connect(service.nats_url, name="test")
     try:
-        await until_finished(bus, sid)
+        await until_finished(bus, client.session_id)
     finally:
         await bus.close()
 

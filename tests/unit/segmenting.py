@@ -171,7 +171,7 @@ class Owner:
         before = len(self.events)
         while event := self.segmenter.decide():
             assert self.segmenter.decide() == event, "decide changes nothing"
-            assert len(self.events) - before < 1000, "a trigger is answered at some time"
+            assert len(self.events) - before < 100, "a trigger is answered at some time"
             self._apply(event)
         if partial := self.segmenter.partial():
             self.partials.append(partial)

@@ -140,6 +140,13 @@ def test_of_equal_pauses_the_quietest_is_taken() -> None:
     assert ms_to_samples(22_000) < segments(log)[0].end < ms_to_samples(22_320)
 
 
+def test_where_no_pause_can_be_looked_for_a_cut_still_falls_between_windows() -> None:
+    """A window in two segments would belong to neither's speech."""
+    log = Log(max_segment_ms=1000, max_item_ms=2000, prefix_padding_ms=0, min_speech_ms=0, silence_ms=200)
+    found = segments(log.play(72_526, 0.9).play(2664, 0.0).play(16_203, 0.9).play(1600, 0.0).finish())
+    assert {segment.end % W for segment in found if segment.cause == "max"} == {0}
+
+
 def test_pauses_in_the_first_two_thirds_are_no_place_to_cut() -> None:
     log = Log().say(10_000).hush(500).say(22_000).finish()
     assert segments(log)[0].end > ms_to_samples(20_000)
@@ -171,6 +178,7 @@ def test_after_a_cut_in_a_pause_a_single_word_begins_the_new_item() -> None:
     events = events_of(log.say(3700).hush(480).say(96).hush(2000).finish())
     assert shape(events) == ["started 0", "segment 0 max", "started 1", "segment 1 silence", FINISHED]
     assert events[2].start == events[1].end
+    assert Owner(log, reborn=True).run().events == events
 
 
 def test_after_a_cut_and_a_silence_speech_is_announced_as_ever() -> None:
