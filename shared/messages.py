@@ -358,11 +358,13 @@ class LowWater(Message, frozen=True, kw_only=True):
     """All sessions of a partition and lane are reflected in their checkpoints up to ``upto``."""
 
     upto: int
-    owner: str = ""
+
+
+class Suspicion(Message, frozen=True, kw_only=True):
+    """How often a partition was taken over without progress, and which session was being read."""
+
     stalls: int = 0
-    """Takeovers without progress since."""
     suspect: str = ""
-    """The session whose record was being read when the owner went careful."""
 
 
 class Checkpoint(Message, frozen=True, kw_only=True):

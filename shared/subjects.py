@@ -104,6 +104,10 @@ def low_water_key(lane: Lane, partition: int) -> str:
     return f"p.{partition}.{lane}"
 
 
+def suspicion_key(partition: int) -> str:
+    return f"s.{partition}.suspicion"
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
     """A stream's declaration; ages in seconds, sizes in bytes, 0 = no limit."""

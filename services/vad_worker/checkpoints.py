@@ -53,7 +53,7 @@ class Checkpoints:
                 continue
             if kind == "c":
                 saved.sessions.append(rest)
-            elif rest in LANES:
+            elif kind == "p" and rest in LANES:
                 lane: Lane = "live" if rest == "live" else "batch"
                 saved.low_water[lane][int(partition)] = _upto(entry.value or b"")
         return saved

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Any
 
+from services.vad_worker.caution import Caution
 from services.vad_worker.checkpoints import Checkpoints
 from services.vad_worker.detectors.base import Detector, Window
 from services.vad_worker.endings import closing_events, finish
@@ -48,7 +49,10 @@ class Handler:
         self.checkpoints = Checkpoints(bus)
         self.sessions: dict[str, Session] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._readers = Readers(bus, self.checkpoints, self._spawn, self._on_record, self._wait_for_room)
+        self._caution = Caution(bus)
+        self._readers = Readers(
+            bus, self.checkpoints, self._spawn, self._on_record, self._wait_for_room, self._caution.taken
+        )
         self._ready: dict[Lane, OrderedDict[str, Session]] = {lane: OrderedDict() for lane in LANES}
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -77,6 +81,7 @@ class Handler:
     async def lost(self, partition: int) -> None:
         """Somebody else owns ``partition`` now: forget everything about it, publish nothing."""
         self._leave(partition)
+        self._caution.forget(partition)
         for session in self._of(partition):
             self._drop(session)
 
@@ -93,6 +98,7 @@ class Handler:
             logger.info("partition released without checkpoint", extra={"partition": partition})
         for session in sessions:
             self._drop(session)
+        await self._acquit([partition])
 
     def _leave(self, partition: int) -> None:
         self._readers.leave(partition)
@@ -156,7 +162,10 @@ class Handler:
             return
         if going_on:
             session.loading = False
-            self._make_ready(session)
+            if self._caution.accuses(session.place.partition, session.sid):
+                self._quarantine(session, PermanentError("owners died while they read it"))
+            else:
+                self._make_ready(session)
         else:
             self._end(session)
 
@@ -218,11 +227,21 @@ class Handler:
             if limit <= 0:
                 return
             sid, session = ready.popitem(last=False)
+            if self._caution.careful(session.place.partition):
+                self._spawn(self._step(session))
+                continue
             window = self._next_window(session)
             if window is not None:
                 batch.append((session, window))
                 ready[sid] = session
                 limit -= 1
+
+    async def _step(self, session: Session) -> None:
+        """Read one session by itself, in a partition whose owners have died again and again."""
+        async with self._caution.reading(session.place.partition, session.sid):
+            while (window := self._next_window(session)) is not None:
+                [probability] = self._detector.detect([session.speech], [window])
+                self._judged(session, probability)
 
     def _next_window(self, session: Session) -> Window | None:
         if len(session.outbox) >= _OUTBOX_LIMIT or session.gone or session.loading:
@@ -320,15 +339,18 @@ class Handler:
     def _quarantine(self, session: Session, error: Exception) -> None:
         """A record that cannot be processed ends its own session, and no other."""
         logger.error("session quarantined", extra={"session": session.sid, "error": repr(error)})
-        session.loading = True
-        self._spawn(self._end_by_force(session))
+        readable = session.abandon_reading()
+        self._spawn(self._end_by_force(session, readable))
 
-    async def _end_by_force(self, session: Session) -> None:
+    async def _end_by_force(self, session: Session, readable: bool) -> None:
         """Close the log, then the chain, without asking the segmenter, which may be what is broken."""
         await finish(self._bus, session, "error")
         while not session.gone and session.publishing:
             await asyncio.sleep(0.01)
-        if session.gone or session.seg is None:
+        if session.gone:
+            return
+        if not readable or session.seg is None:
+            self._end(session)  # nobody can say which pool it belongs to; its log is closed at least
             return
         session.outbox.extend(closing_events(session.seg, session.last_seen))
         session.publishing = True
@@ -355,6 +377,7 @@ class Handler:
             if round_ % 10 == 0:
                 await self._readers.advance()
             due = [session for session in self.sessions.values() if _is_due(session)]
+            await self._acquit([p for p in self._caution.unproven() if self._has_read_all(p)])
             try:
                 stale = await self.checkpoints.save_all(due)
                 await self.checkpoints.save_low_water(self._readers.positions(), self.sessions.values())
@@ -363,6 +386,18 @@ class Handler:
                 continue
             for session in stale:
                 self._reload(session)
+
+    def _has_read_all(self, partition: int) -> bool:
+        busy = (session.inbox or session.loading for session in self._of(partition))
+        return self._readers.caught_up(partition) and not any(busy)
+
+    async def _acquit(self, partitions: list[int]) -> None:
+        """Reading these has not killed us: who takes them over need not be careful."""
+        try:
+            for partition in partitions:
+                await self._caution.cleared(partition)
+        except BusUnavailable:
+            pass  # tried again in half a second
 
 
 def _is_due(session: Session) -> bool:

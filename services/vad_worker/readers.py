@@ -36,12 +36,14 @@ class Readers:
         spawn: Spawn,
         on_record: Callable[[Stored], None],
         room: Callable[[], Awaitable[None]],
+        prepare: Callable[[set[int]], Awaitable[None]],
     ) -> None:
         self._bus = bus
         self._checkpoints = checkpoints
         self._spawn = spawn
         self._on_record = on_record
         self._room = room
+        self._prepare = prepare
         self._groups: dict[int, Group] = {}
         self._joining: set[int] = set()
 
@@ -71,6 +73,7 @@ class Readers:
             group.task = self._spawn(self._read(group, meet))
 
     async def _read(self, group: Group, meet: Callable[[str], object]) -> None:
+        await self._prepare(group.partitions)
         saved = await self._checkpoints.open(group.partitions)
         for sid in saved.sessions:
             if place_of(sid).partition in group.partitions:
@@ -84,6 +87,15 @@ class Readers:
     def _tail(self, lane: Lane, partitions: list[int], start: int) -> Tail:
         filters = [subjects.audio_partition(lane, partition) for partition in partitions]
         return Tail(self._bus, subjects.audio_stream(lane), filters, start, self._on_record, room=self._room)
+
+    def caught_up(self, partition: int) -> bool:
+        """Has everything been delivered that was there when reading began?"""
+        group = self._groups.get(partition)
+        return (
+            group is not None
+            and bool(group.tails)
+            and all(tail.caught_up.is_set() for tail in group.tails.values())
+        )
 
     async def advance(self) -> None:
         """Move positions up over other people's records, for the sake of successors."""

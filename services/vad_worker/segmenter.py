@@ -34,6 +34,7 @@ from shared.messages import (
 
 SEGMENTER_VERSION = 1
 
+_DRAFT_SHARE = 8
 _LOOK_BACK = ms_to_samples(2_400)
 """How far before now a new item can begin: the longest pre-roll (2 s), and the speech that announces it."""
 
@@ -273,7 +274,10 @@ class Segmenter:
         """The interim request that is due now, or None. It counts as asked."""
         s = self._s
         item, every = s.open, ms_to_samples(s.settings.partial_every_ms)
-        if item is None or every == 0 or s.sample - item.asked < every or item.voice <= item.asked:
+        if item is None or every == 0 or item.voice <= item.asked:
+            return None
+        # A longer segment takes longer to decode: asking in proportion keeps the cost of drafts linear.
+        if s.sample - item.asked < max(every, (s.sample - item.start) // _DRAFT_SHARE):
             return None
         item.asked = s.sample
         end = rules.claim_end(item, s.sample)

@@ -13,7 +13,7 @@ from services.vad_worker.detectors.base import Detector, DetectorState, Window
 from services.vad_worker.segmenter import SEGMENTER_VERSION, Segmenter
 from services.vad_worker.windows import Windows
 from shared.bus import Chain, Stored
-from shared.errors import PermanentError
+from shared.errors import BadMessage, PermanentError
 from shared.messages import (
     AnyRecord,
     AnyVadEvent,
@@ -26,6 +26,10 @@ from shared.messages import (
     read_record,
 )
 from shared.sessions import place_of
+
+
+_EVENTS_AT_ONCE = 64
+"""More events of one window or record are a bug, which must not hold up other sessions."""
 
 
 class Hole(Exception):
@@ -150,6 +154,22 @@ class Session:
         if not self._pending:
             self._conclude()
 
+    def abandon_reading(self) -> bool:
+        """Read no further, but know where the chain stands. False: not even ``opened`` can be read."""
+        self.loading = True
+        self._pending.clear()
+        if self.seg is None:
+            try:
+                opened = read_record(self.inbox[0].data) if self.inbox else None
+            except BadMessage:
+                opened = None
+            if not isinstance(opened, Opened):
+                return False
+            self.seg = Segmenter(self.sid, opened, self.inbox[0].seq)
+        while self.forced:
+            self.seg.apply(self.forced.popleft())
+        return True
+
     def accept_gap(self) -> None:
         """The records before the first of ``inbox`` are gone for good: go on behind them."""
         self._gap_before = self.inbox[0].seq
@@ -208,9 +228,13 @@ class Session:
             seg.apply(self.forced.popleft())
         if self.forced:
             return
-        while (event := seg.decide()) is not None:
+        for _ in range(_EVENTS_AT_ONCE):
+            if (event := seg.decide()) is None:
+                break
             seg.apply(event)
             self.outbox.append(event)
+        else:
+            raise RuntimeError("the segmenter does not come to an end")
         if (partial := seg.partial()) is not None:
             self._on_partial(partial)
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from services.asr_worker.engines.base import Hypothesis, Job, Traits
 from services.asr_worker.engines.registry import load_engine
 from services.ingress.dialects.base import ItemCompleted, ItemStarted, Noticed, SessionEvent, SessionFinished
 from services.ingress.follower import Follower
+from services.vad_worker.detectors.registry import load_detector
 from shared import subjects
 from shared.bus import Bus
 from shared.bus.tail import read_all
@@ -328,3 +330,48 @@ async def test_a_second_worker_takes_its_share_without_losing_a_word(line: Pipel
     await asyncio.gather(*(client.say(SPEECH[half:]) for client in clients))
     for client in clients:
         assert story(await client.finished()) == expected
+
+
+class Segfault(BaseException):
+    """Stands for a native library that takes the process down: nobody handles it."""
+
+
+class Mined:
+    """A detector that dies on full-scale audio."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.hash = inner.hash
+        self.fresh, self.load = inner.fresh, inner.load
+
+    def detect(self, states: Any, windows: Any) -> list[float]:
+        if any(abs(window).max() > 0.999 for window in windows):
+            raise Segfault
+        probabilities: list[float] = self._inner.detect(states, windows)
+        return probabilities
+
+
+async def test_a_session_that_kills_its_workers_is_found_and_ended(line: Pipeline) -> None:
+    await line.start_asr()
+    victim, others = await line.client(**PIECES), [await line.client(**PIECES) for _ in range(2)]
+    await victim.say(SPEECH[: 32_000 * 3] + b"\xff\x7f" * 1600)
+    for other in others:
+        await other.say(SPEECH[: 32_000 * 10])
+    deaths = 0
+    while deaths < 6:
+        worker = await line.start_vad()
+        worker.handler._detector = Mined(load_detector("silero"))
+        ended = asyncio.create_task(victim.until(lambda es: any(isinstance(e, SessionFinished) for e in es)))
+        await asyncio.wait([ended, worker.task], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not worker.task.done():
+            break
+        deaths += 1
+        await worker.crash()
+        line.processes.remove(worker)
+    assert 2 <= deaths <= 4
+    assert victim.events[-1] == SessionFinished("error")
+    for other in others:
+        events = await other.finished()
+        assert completed(events) >= 2
+        assert events[-1] == SessionFinished("client")
