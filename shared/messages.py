@@ -274,6 +274,14 @@ AnyVadEvent = Started | Segment | Dropped | Abandoned | Notice | VadFinished
 # --- partials and results -----------------------------------------------------------------------------
 
 
+class Frame(Message, frozen=True, kw_only=True):
+    """Audio of one record, by value."""
+
+    seq: int
+    pos: int
+    pcm: bytes
+
+
 class PartialRequest(Message, frozen=True, kw_only=True):
     """Please transcribe the open segment so far; worthless once a newer one is out."""
 
@@ -283,6 +291,8 @@ class PartialRequest(Message, frozen=True, kw_only=True):
     end: int
     """Sample up to which the claim reaches: the revision of the partial."""
     claim: Claim
+    fresh: tuple[Frame, ...] = ()
+    """Frames that came since the last request: who has the earlier ones need not fetch anything."""
     language: str = ""
     context_hash: str = ""
     tenant: str = ""

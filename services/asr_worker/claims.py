@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 from collections import OrderedDict
+from collections.abc import Iterable
 
+from shared.audio import BYTES_PER_SAMPLE
 from shared.bus import Bus, Stored
 from shared.errors import AudioExpired, BusUnavailable
-from shared.messages import Audio, Claim, frame_sequences, read_record
+from shared.messages import Audio, Claim, Frame, frame_sequences, read_record
 from shared.subjects import session_of
 
 _TRIES = 5
@@ -18,8 +20,13 @@ class Claims:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._cache: OrderedDict[tuple[str, int], Audio] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], Frame] = OrderedDict()
         self._cached_bytes = 0
+
+    def learn(self, sid: str, frames: Iterable[Frame]) -> None:
+        """Frames that came along with a request: the next claims of this session need not fetch them."""
+        for frame in frames:
+            self._remember((sid, frame.seq), frame)
 
     async def pcm(self, sid: str, claim: Claim) -> bytes:
         """The claimed PCM16.
@@ -31,14 +38,14 @@ class Claims:
         records = await self._frames(sid, claim.stream, frame_sequences(claim))
         for earlier, later in itertools.pairwise(records):
             # Numbers are reused after a power loss: what does not follow is not what was claimed.
-            if later.pos != earlier.pos + earlier.n:
+            if later.pos != earlier.pos + len(earlier.pcm) // BYTES_PER_SAMPLE:
                 raise AudioExpired("frames of the claim do not follow each other")
         audio = b"".join(record.pcm for record in records)[2 * claim.offset : 2 * (claim.offset + claim.n)]
         if len(audio) != 2 * claim.n:
             raise AudioExpired("the claim's frames hold less audio than was claimed")
         return audio
 
-    async def _frames(self, sid: str, stream: str, sequences: list[int]) -> list[Audio]:
+    async def _frames(self, sid: str, stream: str, sequences: list[int]) -> list[Frame]:
         # By session: a claim that names another session's frame must not be served from memory either.
         known = {seq: self._cache[sid, seq] for seq in sequences if (sid, seq) in self._cache}
         missing = [seq for seq in sequences if seq not in known]
@@ -47,7 +54,7 @@ class Claims:
                 record = read_record(stored.data)
                 if session_of(stored.subject) != sid or not isinstance(record, Audio):
                     raise AudioExpired("the frame belongs to another session")
-                known[seq] = record
+                known[seq] = Frame(seq=seq, pos=record.pos, pcm=record.pcm)
         for seq in sequences:
             self._remember((sid, seq), known[seq])
         return [known[seq] for seq in sequences]
@@ -70,7 +77,7 @@ class Claims:
             raise AudioExpired("the frame is older than the stream")
         raise BusUnavailable("a frame cannot be read at present")
 
-    def _remember(self, key: tuple[str, int], record: Audio) -> None:
+    def _remember(self, key: tuple[str, int], record: Frame) -> None:
         if key in self._cache:
             self._cache.move_to_end(key)
             return

@@ -67,6 +67,7 @@ class Handler:
         sid = subjects.session_of(delivery.subject)
         try:
             request: PartialRequest = unpack(PartialRequest, delivery.data)
+            self._claims.learn(sid, request.fresh)
             pcm = await self._claims.pcm(sid, request.claim)
             context = await self._context(request.context_hash)
             hypothesis, _ = await self._transcribe(

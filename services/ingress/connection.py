@@ -28,8 +28,8 @@ from services.ingress.dialects.base import (
 )
 from services.ingress.follower import Follower
 from services.ingress.hub import Hub
+from services.ingress.intake import Undecodable, converter_for
 from services.ingress.log import Gone, SessionLog, ended_by
-from services.ingress.resample import Converter
 from shared import subjects
 from shared.bus import Bucket, Bus
 from shared.errors import BusUnavailable, Fenced
@@ -98,7 +98,7 @@ class Connection:
         self._log = log
         self._follower = follower
         self._format = audio
-        self._converter = Converter(audio)
+        self._converter = converter_for(audio)
         self._written = asyncio.Event()
 
     def drain(self) -> None:
@@ -146,8 +146,7 @@ class Connection:
     async def _obey(self, request: Request) -> None:
         match request:
             case AudioIn():
-                self._converter.skip(request.skipped)
-                self._append(self._converter.feed(request.data))
+                await self._hear(request)
             case Reply():
                 for frame in request.frames:
                     await self._peer.send(frame)
@@ -168,14 +167,26 @@ class Connection:
                 await self._close(request)
                 raise Disconnected
 
+    async def _hear(self, request: AudioIn) -> None:
+        self._converter.skip(request.skipped)
+        try:
+            for at, pcm in enumerate(self._converter.pieces(request.data)):
+                if at:  # an append of Opus may hold hours: others have their turn, and the log its pace
+                    await asyncio.sleep(0)
+                    await self._log.room()
+                self._append(pcm)
+        except Undecodable as error:
+            for frame in self._dialect.invalid_audio(str(error), request.event_id):
+                await self._peer.send(frame)
+
     def _append(self, pcm: bytes) -> None:
-        self._log.audio(pcm, self._converter.consumed, self._format.sample_rate)
+        self._log.audio(pcm, self._converter.consumed, self._converter.src_rate)
 
     async def _configure(self, request: Configure) -> None:
         if request.format != self._format:
             self._append(self._converter.flush())
             self._format = request.format
-            self._converter = Converter(request.format, self._converter.consumed)
+            self._converter = converter_for(request.format, self._converter.consumed)
         settings = await self._with_context(request.settings, request.context)
         event_id = request.event_id
         self._log.control(lambda common: SettingsChanged(**common, settings=settings, event_id=event_id))

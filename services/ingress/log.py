@@ -183,6 +183,8 @@ class SessionLog:
 
     async def _linger(self) -> None:
         """Wait a moment for a whole frame, unless something else is behind what is here."""
+        if self.unacked_samples >= FRAME_SAMPLES or not isinstance(self._queue[-1], _Chunk):
+            return
         try:
             async with asyncio.timeout(_LINGER_S):
                 while self.unacked_samples < FRAME_SAMPLES and isinstance(self._queue[-1], _Chunk):

@@ -1,17 +1,20 @@
-"""Any rate of PCM16 to 16 kHz PCM16, piece by piece.
+"""Any rate of PCM16, or of G.711, to 16 kHz PCM16, piece by piece.
 
 How the bytes are cut into pieces never changes what comes out, so a session that is sent in other chunks,
 or coalesced under back-pressure, is the same session.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import soxr
 
+from services.ingress.g711 import ALAW, MULAW, expand
 from shared.audio import BYTES_PER_SAMPLE, SAMPLE_RATE, float_to_pcm16, pcm16_to_float
 from shared.messages import AudioFormat
 
-CODECS = ("pcm", "wav")
-"""Codecs whose bytes are PCM16 little-endian; a WAV header is taken off by the dialect."""
+CODECS = {"pcm": None, "wav": None, "pcmu": MULAW, "pcma": ALAW}
+"""Codec -> table of its bytes; None = PCM16 little-endian (a WAV header is taken off by the dialect)."""
 RATES = range(8_000, 48_001)
 
 
@@ -25,6 +28,8 @@ class Converter:
         if source.sample_rate not in RATES:
             raise ValueError(f"no converter for {source.sample_rate} Hz")
         self._rate = source.sample_rate
+        self._table = CODECS[source.codec]
+        self._width = BYTES_PER_SAMPLE if self._table is None else 1
         self._base = consumed
         self._begin()
 
@@ -45,25 +50,39 @@ class Converter:
 
         What the resampler still holds back does not count: after a crash it has to be sent again.
         """
-        return self._base + min(self._samples_in * BYTES_PER_SAMPLE, self.source_bytes(self._samples_out))
+        return self._base + min(self._samples_in * self._width, self.source_bytes(self._samples_out))
+
+    @property
+    def src_rate(self) -> int:
+        """Half the bytes a second of the client's format, which is its rate when that is PCM16.
+
+        By it the session log tells how much of the client's stream a part of a piece stands for.
+        """
+        return self._rate * self._width // BYTES_PER_SAMPLE
 
     def source_bytes(self, samples: int) -> int:
         """How many bytes of the client's format make ``samples`` of output."""
-        return _rounded(samples, self._rate, SAMPLE_RATE) * BYTES_PER_SAMPLE
+        return _rounded(samples, self._rate, SAMPLE_RATE) * self._width
 
     def skip(self, count: int) -> None:
         """``count`` bytes of the client's stream carried no audio and never came here."""
         self._base += count
 
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """The next bytes; what is ready comes as one piece, which may be empty."""
+        yield self.feed(data)
+
     def feed(self, data: bytes) -> bytes:
         """The next bytes; returns what is ready, which may be nothing."""
         if self._odd:
             data = self._odd + data
-        if len(data) % BYTES_PER_SAMPLE:
+        if len(data) % self._width:
             data, self._odd = data[:-1], data[-1:]
         else:
             self._odd = b""
-        self._samples_in += len(data) // BYTES_PER_SAMPLE
+        self._samples_in += len(data) // self._width
+        if self._table is not None:
+            data = expand(self._table, data)
         if self._stream is None:
             return self._emit(data)
         return self._emit(float_to_pcm16(self._stream.resample_chunk(pcm16_to_float(data))))
@@ -78,7 +97,7 @@ class Converter:
             last = self._stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
             due = _rounded(self._samples_in, SAMPLE_RATE, self._rate) - self._samples_out
             rest = float_to_pcm16(last)[: due * BYTES_PER_SAMPLE].ljust(due * BYTES_PER_SAMPLE, b"\0")
-        self._base += self._samples_in * BYTES_PER_SAMPLE + len(self._odd)
+        self._base += self._samples_in * self._width + len(self._odd)
         self._begin()
         return rest
 

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from services.vad_worker.detectors.base import Detector, DetectorState, Window
 from services.vad_worker.segmenter import SEGMENTER_VERSION, Segmenter
 from services.vad_worker.windows import Windows
@@ -20,14 +22,17 @@ from shared.messages import (
     Audio,
     Checkpoint,
     Clear,
+    Frame,
     Opened,
     PartialRequest,
     Reset,
+    frame_sequences,
     read_record,
 )
 from shared.sessions import place_of
 
-
+_FRESH_FRAMES = 24
+"""Frames that are remembered for the next interim request: 2 s and the pre-roll."""
 _EVENTS_AT_ONCE = 64
 """More events of one window or record are a bug, which must not hold up other sessions."""
 
@@ -87,6 +92,7 @@ class Session:
         self._pending: deque[tuple[int, Window, float]] = deque()
         self._reading: Stored | None = None
         self._gap_before = 0
+        self._fresh: deque[Frame] = deque(maxlen=_FRESH_FRAMES)
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -184,6 +190,7 @@ class Session:
             self._windows.reset(record.pos)
         elif isinstance(record, Audio):
             self.seg.audio(stored.seq, record.pos, record.n, self.stream)
+            self._fresh.append(Frame(seq=stored.seq, pos=record.pos, pcm=record.pcm))
             self._pending.extend(self._windows.push(record.pos, record.pcm))
         else:
             self._control(stored.seq, record)
@@ -236,7 +243,10 @@ class Session:
         else:
             raise RuntimeError("the segmenter does not come to an end")
         if (partial := seg.partial()) is not None:
-            self._on_partial(partial)
+            first = frame_sequences(partial.claim)[0]
+            fresh = tuple(frame for frame in self._fresh if frame.seq >= first)
+            self._fresh.clear()
+            self._on_partial(msgspec.structs.replace(partial, fresh=fresh))
 
     # --- checkpoints -----------------------------------------------------------------------------------
 

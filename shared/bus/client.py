@@ -75,6 +75,7 @@ class Bus:
         self._inbox = f"_INBOX.{secrets.token_hex(8)}"
         self._tokens = itertools.count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._loop = asyncio.get_running_loop()
         self.reconnects = 0
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -166,15 +167,18 @@ class Bus:
     ) -> Msg:
         """One request, one answer. Raises BusUnavailable when none comes."""
         token = str(next(self._tokens))
-        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Msg] = self._loop.create_future()
         self._waiting[token] = answer
+        # A timer of our own: asyncio.timeout() asks for the running loop and task several times, and before
+        # Python 3.12 each of these is a system call.
+        timer = self._loop.call_later(timeout, _give_up, answer)
         try:
-            async with asyncio.timeout(timeout):
-                await self._nc.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
-                msg = await answer
+            await self._nc.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
+            msg = await answer
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise BusUnavailable(f"no answer on {subject.partition('.')[0]}: {error!r}") from error
         finally:
+            timer.cancel()
             self._waiting.pop(token, None)
         if status_of(msg) == "503":
             raise BusUnavailable("no responders")
@@ -282,13 +286,13 @@ class Bus:
 
     async def direct_get_many(self, stream: str, sequences: Iterable[int]) -> dict[int, Stored]:
         """Several messages by sequence, asked for in parallel; those that the replica has not are left out."""
-        subject, loop = f"$JS.API.DIRECT.GET.{stream}", asyncio.get_running_loop()
+        subject = f"$JS.API.DIRECT.GET.{stream}"
         answers: dict[str, asyncio.Future[Msg]] = {}
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 for seq in sequences:
                     token = str(next(self._tokens))
-                    answers[token] = self._waiting[token] = loop.create_future()
+                    answers[token] = self._waiting[token] = self._loop.create_future()
                     await self._nc.publish(subject, b'{"seq":%d}' % seq, reply=f"{self._inbox}.{token}")
                 found = [await answer for answer in answers.values()]
         except (TimeoutError, nats.errors.Error, OSError) as error:
@@ -354,6 +358,11 @@ class Bus:
     async def stream_state(self, stream: str) -> dict[str, Any]:
         """State and configuration as JetStream reports them."""
         return await self.api(f"STREAM.INFO.{stream}", {})
+
+
+def _give_up(answer: "asyncio.Future[Msg]") -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 def status_of(msg: Msg) -> str | None:

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Puller:
 
     def outstanding(self) -> int:
         """Messages that may still arrive for requests already made."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for token in [token for token, (_, deadline) in self._open.items() if deadline < now]:
             del self._open[token]
         return sum(left for left, _ in self._open.values())
@@ -93,7 +94,7 @@ class Puller:
 
     async def _ask(self, batch: int) -> None:
         token = str(next(self._tokens))
-        deadline = asyncio.get_running_loop().time() + _EXPIRES_S + _LATE_S
+        deadline = time.monotonic() + _EXPIRES_S + _LATE_S
         self._open[token] = (batch, deadline)
         body = orjson.dumps({"batch": batch, "expires": int(_EXPIRES_S * _NS)})
         try:

@@ -8,6 +8,7 @@ last message that it delivered.
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -62,14 +63,14 @@ class Tail:
         try:
             while True:
                 self._broken.clear()
-                began = asyncio.get_running_loop().time()
+                began = time.monotonic()
                 try:
                     await self._read()
                 except (BusUnavailable, ApiError) as error:
                     logger.info("reader could not start", extra={"stream": self._stream, "error": str(error)})
                 self.restarts += 1
                 # Without a pause a consumer that dies at once would be made 4,000 times a second.
-                lived = asyncio.get_running_loop().time() - began
+                lived = time.monotonic() - began
                 delay = 0.05 if lived > 5 else min(delay * 2, 1.0)
                 await asyncio.sleep(delay)
         finally:
@@ -121,10 +122,9 @@ class Tail:
 
     async def _watch(self) -> None:
         """Return once the consumer is known to be broken or has been silent for too long."""
-        loop = asyncio.get_running_loop()
-        self._heard = loop.time()
+        self._heard = time.monotonic()
         while not self._broken.is_set():
-            patience = self._heard + _PATIENCE_S - loop.time()
+            patience = self._heard + _PATIENCE_S - time.monotonic()
             if patience <= 0:
                 logger.info("reader missed heartbeats", extra={"stream": self._stream})
                 return
@@ -154,7 +154,7 @@ class Tail:
         return {"stream_name": self._stream, "config": config}
 
     async def _handle(self, msg: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = time.monotonic()
         if (status := status_of(msg)) is not None:
             await self._control(status, msg)
             return
@@ -182,7 +182,7 @@ class Tail:
             # Flow control: the server sends no more until this is answered. That is our back-pressure.
             if self._room is not None:
                 await self._room()
-                self._heard = asyncio.get_running_loop().time()
+                self._heard = time.monotonic()
             await self._bus.fire(msg.reply or stalled, b"")
             return
         last = (msg.headers or {}).get("Nats-Last-Consumer")

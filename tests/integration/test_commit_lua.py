@@ -123,7 +123,8 @@ def test_large_numbers_stay_exact(server: Server) -> None:
     seq = 2**53 - 1
     assert server.commit(("o", 0, "asr", seq, b"later")) == 1
     assert server.commit(("o", 0, "asr", seq - 1, b"earlier")) == 1
-    assert server.state() == {"o:0:asr": b"%d|earlier" % (seq - 1)}
+    assert server.commit(("t", 10**15 - 1, 0)) == 1
+    assert server.state() == {"o:0:asr": b"%d|earlier" % (seq - 1), "lo": b"%d.0" % (10**15 - 1)}
 
 
 def test_facts_outlive_their_last_change_by_the_given_time(server: Server) -> None:

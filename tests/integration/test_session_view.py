@@ -135,17 +135,22 @@ async def test_calls_at_the_same_time_share_round_trips(
     assert [fields["p"].split(b"|")[0] for fields in held] == [b"%d" % n for n in range(150)]
 
 
-async def test_a_cancelled_caller_takes_nobody_with_it(valkey: ValkeyServer, view: SessionView) -> None:
+async def test_a_cancelled_caller_takes_nobody_with_it(
+    valkey: ValkeyServer, view: SessionView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await view.alive()
+    sizes = count_round_trips(view, monkeypatch)
     valkey.freeze()
-    first = asyncio.ensure_future(view.register("s0", 1, "in.1"))
-    await asyncio.sleep(0)  # it has the turn now, and hangs
-    others = [asyncio.ensure_future(view.register(f"s{n}", 1, "in.1")) for n in range(1, 5)]
-    await asyncio.sleep(0)
-    first.cancel()
+    callers = [asyncio.ensure_future(view.register(f"s{n}", 1, "in.1")) for n in range(5)]
+    for turn, size in ((0, 1), (1, 4)):  # the second sends for the last four
+        while len(sizes) == turn:
+            await asyncio.sleep(0)
+        assert sizes[turn] == size
+        callers[turn].cancel()
+    await asyncio.wait(callers[:2])
     valkey.thaw()
-    assert await asyncio.gather(*others) == [True] * 4
-    assert first.cancelled()
+    assert await asyncio.gather(*callers[2:]) == [True] * 3
+    assert all(caller.cancelled() for caller in callers[:2])
 
 
 # --- trouble --------------------------------------------------------------------------------------------

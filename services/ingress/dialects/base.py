@@ -26,11 +26,13 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class AudioIn:
-    """Audio in the client's own format, whole samples (a dialect keeps odd bytes back)."""
+    """Audio in the client's own format: whole samples (a dialect keeps odd bytes back), or what Opus it sent."""
 
     data: bytes
     skipped: int = 0
     """Bytes of the client's stream that were left out before ``data`` (a WAV header, half a sample)."""
+    event_id: str = ""
+    """For formats that may turn out to be something else: see ``Dialect.invalid_audio``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,9 @@ class Dialect(Protocol):
 
     def send(self, event: SessionEvent) -> Sequence[str]:
         """One session event as frames (possibly none)."""
+
+    def invalid_audio(self, message: str, event_id: str) -> Sequence[str]:
+        """The audio of an append was not what its format says: frames that tell so; the session goes on."""
 
     def fail(self, trouble: Trouble) -> Close:
         """The session cannot go on: say so in the client's own words."""

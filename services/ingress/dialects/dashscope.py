@@ -171,7 +171,10 @@ class DashScope:
         if audio == "":
             return ()
         try:
-            piece = self._intake.feed(decode_audio(audio))
+            data = decode_audio(audio)
+            if self._config.codec == "opus":
+                return (AudioIn(data, event_id=_client_id(event)),) if data else ()
+            piece = self._intake.feed(data)
         except AudioError as error:
             return self._refuse(str(error), "audio", event)
         if piece is None:
@@ -216,6 +219,9 @@ class DashScope:
     def _too_late(self, event: Fields) -> Requests:
         message = "The session is finished; open another connection."
         return self._close(1000, message, self._events.error(message, client_id=_client_id(event)))
+
+    def invalid_audio(self, message: str, event_id: str) -> Sequence[str]:
+        return (self._events.error(message, param="audio", client_id=event_id),)
 
     def _refuse(self, message: str, param: str, event: Fields) -> Requests:
         return (Reply((self._events.error(message, param=param, client_id=_client_id(event)),)),)

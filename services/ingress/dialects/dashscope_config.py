@@ -45,6 +45,8 @@ class Config:
 
     @property
     def format(self) -> AudioFormat:
+        if self.codec == "opus":
+            return AudioFormat(codec="opus")  # it says its rate itself
         return AudioFormat(codec=self.codec, sample_rate=self.sample_rate)
 
 

@@ -21,7 +21,7 @@ from services.ingress.dialects.dashscope_events import quoted
 
 DETECT = frozenset({"", "auto"})
 """Ways to say: find out the language."""
-FORMATS = {"pcm": "pcm", "pcm16": "pcm", "wav": "wav"}
+FORMATS = {"pcm": "pcm", "pcm16": "pcm", "wav": "wav", "opus": "opus"}
 """Names that clients use -> ours; the SDK says pcm16 when it was told nothing."""
 RATES = (8_000, 16_000, 24_000, 48_000)
 SILENCE_MS = (200, 6_000)
@@ -84,7 +84,7 @@ def _format(config: Config, value: Any, _: Welcome, param: str = "session.input_
     if value is None:
         return config
     if not isinstance(value, str) or value not in FORMATS:
-        raise Invalid(param, f"Invalid value: {quoted(value)}. Supported values are: 'pcm'.")
+        raise Invalid(param, f"Invalid value: {quoted(value)}. Supported values are: 'pcm', 'opus'.")
     return replace(config, codec=FORMATS[value])
 
 
