@@ -271,7 +271,7 @@ def _masked(value: Any, names: dict[str, str], times: bool) -> Any:
         return [_masked(each, names, times) for each in value]
     if not isinstance(value, dict):
         return value
-    out = {}
+    out: dict[str, Any] = {}
     for key, each in value.items():
         if key in _IDS and isinstance(each, str):
             kind = each.partition("_")[0]

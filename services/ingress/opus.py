@@ -95,6 +95,7 @@ class OpusConverter:
         # No raw packet begins like an Ogg page: it would have 39 frames, or none.
         if self._ogg is None and not self._settled and data.startswith(MAGIC[: len(data)]):
             self._ogg = Packets()
+            self._base, self._packets = self._base + self._packets, 0
         if self._ogg is None:
             self._packets += 1
             yield from self._decoded(iter([data]))

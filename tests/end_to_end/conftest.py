@@ -1,6 +1,6 @@
 """The service that the end-to-end tests share: real servers, real models, one worker of each kind."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -16,7 +16,7 @@ def service() -> Iterator[Service]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure shows what the shared service logged meanwhile."""
     report = yield
     running = getattr(item, "funcargs", {}).get("service")

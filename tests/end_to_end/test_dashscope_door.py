@@ -18,6 +18,7 @@ from tests.service import Service
 from tests.speech import packaged_speech
 
 MIB = 1 << 20
+NO_EVENTS: tuple[str | bytes, ...] = ("{", "[]", "7", b"\x00\x01", "", '"x"', "null", "{}x", "nul")
 
 
 async def refusal(url: str, key: str = "") -> tuple[int, dict[str, str]]:
@@ -166,7 +167,7 @@ async def test_the_model_is_echoed_as_it_was_asked(service: Service) -> None:
 
 async def test_what_is_no_event_is_told_and_ten_in_a_row_end_the_connection(service: Service) -> None:
     async with connected(service.url) as client:
-        for count, frame in enumerate(("{", "[]", "7", b"\x00\x01", "", '"x"', "null", "{}x", "nul"), 1):
+        for count, frame in enumerate(NO_EVENTS, 1):
             await client.socket.send(frame)
             error = await error_of(client, count)
             assert error["type"] == "invalid_request_error"
@@ -178,7 +179,7 @@ async def test_what_is_no_event_is_told_and_ten_in_a_row_end_the_connection(serv
 
 
 async def test_events_that_make_no_sense_are_told_with_the_clients_id(service: Service) -> None:
-    wrong = (
+    wrong: tuple[tuple[str, dict[str, object], str], ...] = (
         ("response.create", {}, "type"),
         ("input_audio_buffer.append", {"audio": "*"}, "audio"),
         ("input_audio_buffer.append", {"audio": 7}, "audio"),
@@ -221,13 +222,13 @@ async def test_a_frame_over_17_mib_is_closed_with_1009(service: Service) -> None
 async def test_a_client_that_never_reads_harms_nobody(service: Service) -> None:
     speech = packaged_speech("two_cities.wav")[: 2 * SAMPLE_RATE * 4]
     async with connected(service.url) as deaf, connected(service.url) as other:
-        deaf.socket.transport.pause_reading()  # type: ignore[attr-defined]
+        deaf.socket.transport.pause_reading()
         for client in (deaf, other):
             await client.say(speech)
             await client.finish()
         await other.until("session.finished")
         assert len(other.events(STARTED)) == len(other.events(COMPLETED)) == 1
         assert len(deaf.events()) == 1
-        deaf.socket.transport.resume_reading()  # type: ignore[attr-defined]
+        deaf.socket.transport.resume_reading()
         await deaf.until("session.finished")
     assert deaf.transcript() == other.transcript()

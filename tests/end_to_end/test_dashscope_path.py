@@ -84,7 +84,7 @@ async def test_vad_mode(service: Service, speech: bytes) -> None:
     ]
     texts = [event for event in events if event["type"] == TEXT]
     stopped = next(place for place, event in enumerate(events) if event["type"] == STOPPED)
-    assert len(texts) >= 3
+    assert len(texts) >= 2
     assert events.index(texts[0]) < stopped, "no text while the speaker speaks"
     assert any(event["text"] for event in texts), "nothing was ever confirmed"
     assert_understood(client.transcript())

@@ -256,7 +256,6 @@ NESTED = "session.audio.input.format."
 @pytest.mark.parametrize(
     ("session", "param"),
     [
-        ({"input_audio_format": "opus"}, "session.input_audio_format"),
         ({"input_audio_format": "mp3"}, "session.input_audio_format"),
         ({"input_audio_format": ["pcm"]}, "session.input_audio_format"),
         ({"sample_rate": 44_100}, "session.sample_rate"),
@@ -264,7 +263,7 @@ NESTED = "session.audio.input.format."
         ({"sample_rate": True}, "session.sample_rate"),
         ({"sample_rate": [16000]}, "session.sample_rate"),
         ({"audio": "pcm"}, "session.audio"),
-        ({"audio": {"input": {"format": {"type": "opus"}}}}, NESTED + "type"),
+        ({"audio": {"input": {"format": {"type": "mp3"}}}}, NESTED + "type"),
         ({"audio": {"input": {"format": {"sample_rate": 11_025}}}}, NESTED + "sample_rate"),
         ({"input_audio_transcription": "zh"}, "session.input_audio_transcription"),
         ({"input_audio_transcription": {"language": "zh-CN"}}, LANGUAGE),
@@ -309,9 +308,9 @@ def test_a_wrong_field_is_named_and_nothing_of_the_update_takes_effect(
     assert configured(made)[0] == before
 
 
-def test_opus_is_refused_in_the_vendors_words() -> None:
-    error = error_of(update(dialect(), input_audio_format="opus"))
-    assert error["message"] == "Invalid value: 'opus'. Supported values are: 'pcm'."
+def test_an_unknown_format_is_refused_in_the_vendors_words() -> None:
+    error = error_of(update(dialect(), input_audio_format="mp3"))
+    assert error["message"] == "Invalid value: 'mp3'. Supported values are: 'pcm', 'opus'."
 
 
 def test_a_context_of_the_greatest_length_is_accepted() -> None:
@@ -521,6 +520,34 @@ def test_a_new_format_begins_with_a_whole_sample() -> None:
     append(made, b"abc")
     configured(made, sample_rate=8000)
     assert append(made, b"xy") == (AudioIn(b"xy", skipped=1),)
+
+
+def test_opus_is_passed_on_as_it_comes() -> None:
+    """What it is, and whether it is whole, is for the decoder to say."""
+    made = dialect()
+    configure, event = configured(made, input_audio_format="opus", sample_rate=48_000)
+    assert configure.format == AudioFormat(codec="opus")
+    assert (event["session"]["input_audio_format"], event["session"]["sample_rate"]) == ("opus", 48_000)
+    assert configured(made, sample_rate=8_000)[0].format == configure.format, "its stream would begin anew"
+    for data in (b"abc", b"RIFF\0\0\0\0WAVE", b"d"):
+        (heard,) = append(made, data)
+        assert heard == AudioIn(data, event_id="event_1")
+    assert receive(made, "input_audio_buffer.append", audio="====") == ()
+    assert error_of(receive(made, "input_audio_buffer.append", audio="!"))["param"] == "audio"
+    assert configured(made, audio={"input": {"format": {"type": "pcm"}}})[0].format.codec == "pcm"
+    assert audio_of(append(made, b"abc")) == b"ab"
+
+
+def test_invalid_audio_is_told_with_the_clients_id() -> None:
+    (frame,) = dialect().invalid_audio("Invalid audio: no.", "event_7")
+    error = orjson.loads(frame)["error"]
+    assert error == {
+        "type": "invalid_request_error",
+        "code": "invalid_value",
+        "message": "Invalid audio: no.",
+        "param": "audio",
+        "event_id": "event_7",
+    }
 
 
 # --- commit, clear, unknown events ------------------------------------------------------------------------
