@@ -24,6 +24,7 @@ def build_app(door: Door, troubles: Troubles) -> FastAPI:
             "service": "auricle",
             "version": version("auricle"),
             "websockets": sorted(PATHS),
+            "sessions": door.sessions,
             "endpoints": ["/", "/health", "/ready", "/docs"],
         }
 

@@ -32,7 +32,7 @@ from services.ingress.intake import Undecodable, converter_for
 from services.ingress.log import Gone, SessionLog, ended_by
 from shared import subjects
 from shared.bus import Bucket, Bus
-from shared.errors import BusUnavailable, Fenced
+from shared.errors import BadMessage, BusUnavailable, Fenced
 from shared.messages import (
     Attached,
     AudioFormat,
@@ -236,6 +236,10 @@ class Connection:
                 await self._news()
         except Disconnected:
             pass  # the listener notices as well
+        except BadMessage as error:
+            # What the streams hold of this session makes no sense: its own client is told, nobody else suffers.
+            logger.error("session not readable", extra={"session": self._log.sid, "error": str(error)})
+            await self._fail("internal")
 
     async def _news(self) -> None:
         """Wait for facts, or until a draft that was held back may be told."""

@@ -1,6 +1,6 @@
 """From an upgrade request to a running session: key, limits, model, log, connection.
 
-What can be refused before the upgrade is refused with an HTTP status; the rest is told in the client's dialect.
+How somebody is turned away, before the upgrade or after it, is for the dialect to say.
 """
 
 import asyncio
@@ -14,14 +14,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from services.ingress.admission import Admission
 from services.ingress.connection import Connection, Disconnected, Services
-from services.ingress.dialects.base import Close, Dialect, Welcome
-from services.ingress.dialects.dashscope_events import refusal_body, unknown_model
-from services.ingress.dialects.registry import load_dialect
+from services.ingress.dialects.base import Close, Denied, Dialect, DialectClass, Welcome
+from services.ingress.dialects.registry import DEFAULT, load_dialect
 from services.ingress.fleet import Fleet
 from services.ingress.follower import Follower
 from services.ingress.log import Budget, SessionLog
-from services.ingress.models import DEFAULT_MODEL, Models
-from shared.messages import AudioFormat, SessionSettings
+from services.ingress.models import Models
+from shared.messages import SessionSettings
 from shared.sessions import new_session_id, random_token
 
 logger = logging.getLogger(__name__)
@@ -88,35 +87,36 @@ class Door:
         """Serve one WebSocket from its upgrade to its end."""
         tenant = self._admission.tenant(key_of(socket.headers, socket.query_params))
         address = socket.client.host if socket.client else ""
+        dialect = load_dialect(dialect_name)
         if tenant is None:
-            await _deny(socket, 401)
+            await _turn_away(socket, dialect.refuse("key", request_id=_request_id("key")))
             return
         if self._admission.too_many(tenant, address):
-            await _deny(socket, 429)
+            await _turn_away(socket, dialect.refuse("limit", request_id=_request_id("limit")))
             return
         self._admission.entered(tenant)
         try:
             await socket.accept(subprotocol=_subprotocol(socket.headers))
-            await self._serve(socket, dialect_name, tenant)
+            await self._serve(socket, dialect_name, dialect, tenant)
         finally:
             self._admission.left(tenant)
 
-    async def _serve(self, socket: WebSocket, dialect_name: str, tenant: str) -> None:
+    async def _serve(self, socket: WebSocket, dialect_name: str, kind: DialectClass, tenant: str) -> None:
         peer = SocketPeer(socket)
-        model = socket.query_params.get("model") or DEFAULT_MODEL
+        model = socket.query_params.get("model") or kind.model
         pool = self._deployment.models.pool_of(model)
         if pool is None:
-            await _refuse(peer, unknown_model(model))
+            await _turn_away(socket, kind.refuse("model", model=model))
             return
-        welcome = self._welcome(model, pool)
-        dialect = load_dialect(dialect_name)(welcome)
+        welcome = self._welcome(kind, model, pool)
+        dialect = kind(welcome)
         if (trouble := self._admission.trouble(pool)) is not None:
             logger.info("session refused", extra={"trouble": trouble, "pool": pool})
             await _refuse(peer, dialect.fail(trouble))
             return
         log = SessionLog(self._services.bus, welcome.session_id, self._deployment.name, self._budget)
         follower = Follower(welcome.session_id, log.ep)
-        connection = Connection(self._services, peer, dialect, log, follower, AudioFormat())
+        connection = Connection(self._services, peer, dialect, log, follower, kind.audio)
         await self._services.hub.follow(follower)
         self._connections.add(connection)
         try:
@@ -153,19 +153,26 @@ class Door:
             return False
         return True
 
-    def _welcome(self, model: str, pool: str) -> Welcome:
+    def _welcome(self, kind: DialectClass, model: str, pool: str) -> Welcome:
         deployment = self._deployment
         partition = int.from_bytes(random_token(3).encode(), "big") % deployment.partitions
         traits = self._fleet.traits(pool)
-        longest_ms = min(deployment.defaults.max_segment_ms, int(traits.max_audio_s * 1000))
+        defaults = kind.defaults(deployment.defaults)
+        longest_ms = min(defaults.max_segment_ms, int(traits.max_audio_s * 1000))
         return Welcome(
             session_id=new_session_id("live", partition),
             model=model,
-            settings=msgspec.structs.replace(deployment.defaults, max_segment_ms=longest_ms),
+            settings=msgspec.structs.replace(defaults, max_segment_ms=longest_ms),
             languages=traits.languages,
             takes_context=traits.takes_context,
             detects_language=traits.detects_language,
+            serves=lambda name: deployment.models.pool_of(name) == pool,
         )
+
+    @property
+    def sessions(self) -> int:
+        """Clients inside, whether their session has begun or not."""
+        return self._admission.sessions
 
     async def drain(self, patience_s: float, flush_s: float) -> None:
         """Let no one in; give sessions a moment to end, then bring them to their end."""
@@ -205,15 +212,25 @@ def _subprotocol(headers: Mapping[str, str]) -> str | None:
     return next((name for name in offered if name.startswith(_KEY_PROTOCOL)), None)
 
 
-async def _deny(socket: WebSocket, status: int) -> None:
+def _request_id(why: str) -> str:
+    """By which an operator finds a refusal that a user asks about."""
     request_id = random_token(21)
-    logger.info("upgrade refused", extra={"status": status, "request_id": request_id})
-    body = refusal_body(status, request_id)
-    await socket.send_denial_response(Response(body, status, media_type="application/json"))
+    logger.info("turned away", extra={"why": why, "request_id": request_id})
+    return request_id
 
 
 async def deny_unknown_path(socket: WebSocket) -> None:
-    await _deny(socket, 404)
+    await _turn_away(socket, load_dialect(DEFAULT).refuse("path", request_id=_request_id("path")))
+
+
+async def _turn_away(socket: WebSocket, refusal: Denied | Close) -> None:
+    if isinstance(refusal, Denied):
+        response = Response(refusal.body, refusal.status, media_type="application/json")
+        await socket.send_denial_response(response)
+        return
+    if socket.application_state is WebSocketState.CONNECTING:
+        await socket.accept(subprotocol=_subprotocol(socket.headers))
+    await _refuse(SocketPeer(socket), refusal)
 
 
 async def _refuse(peer: SocketPeer, close: Close) -> None:

@@ -3,8 +3,12 @@
 import re
 from collections.abc import Mapping
 
-DEFAULT_MODEL = "qwen3-asr-flash-realtime"
-_VENDOR = re.compile(r"qwen3-asr-flash-realtime(-[A-Za-z0-9.-]+)?")
+_VENDORS = re.compile(
+    r"qwen3-asr-flash-realtime(-[A-Za-z0-9.-]+)?"
+    r"|gpt-4o(-mini)?-transcribe(-\d{4}-\d{2}-\d{2})?|gpt-transcribe|gpt-live-transcribe"
+    r"|gpt-realtime-whisper|whisper-1"
+)
+"""Names that clients of the vendors ask for: all of them get what is here."""
 
 
 class Models:
@@ -18,6 +22,6 @@ class Models:
         """The pool that serves ``model``; None = a name that nobody here knows."""
         if model in self._pools:
             return self._pools[model]
-        if _VENDOR.fullmatch(model) or model == self._fallback:
+        if _VENDORS.fullmatch(model) or model == self._fallback:
             return self._fallback
         return None

@@ -17,15 +17,14 @@ from shared.audio import SAMPLE_RATE
 from tests.service import environment, family, start, survivors
 from tests.speech import packaged_speech, word_errors
 
-PASSAGE = " ".join(
-    """
-It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness,
-it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of
-Darkness, it was the spring of hope, it was the winter of despair, we had everything before us, we had nothing
-before us, we were all going direct to Heaven, we were all going direct the other way - in short, the period was
-so far like the present period, that some of its noisiest authorities insisted on its being received, for good or
-for evil, in the superlative degree of comparison only.
-""".split()
+PASSAGE = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
+    "foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of "
+    "Light, it was the season of Darkness, it was the spring of hope, it was the winter of despair, we "
+    "had everything before us, we had nothing before us, we were all going direct to Heaven, we were all "
+    "going direct the other way - in short, the period was so far like the present period, that some of "
+    "its noisiest authorities insisted on its being received, for good or for evil, in the superlative "
+    "degree of comparison only."
 )
 CAPTION = re.compile(r"\[(\d+:\d\d\.\d) – (\d+:\d\d\.\d)\] (.+)")
 DELAY = re.compile(r"^\s*\d+:\d\d\.\d\s+\d+:\d\d\.\d\s+(-?\d+) ms\s+\d+ *$", re.MULTILINE)

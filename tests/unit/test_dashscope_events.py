@@ -9,6 +9,7 @@ import pytest
 
 from services.ingress.dialects.base import (
     Close,
+    Denied,
     ItemAbandoned,
     ItemCompleted,
     ItemFailed,
@@ -16,13 +17,15 @@ from services.ingress.dialects.base import (
     ItemStopped,
     ItemText,
     Noticed,
+    Refusal,
     SessionEvent,
     SessionFinished,
     Trouble,
     Welcome,
 )
 from services.ingress.dialects.dashscope import DashScope
-from services.ingress.dialects.dashscope_events import close_reason, refusal_body, unknown_model
+from services.ingress.dialects.dashscope_events import unknown_model
+from services.ingress.dialects.realtime import close_reason
 from shared.messages import Mode, SessionSettings
 
 IDLE = "Your session was closed because no response was generated for 300 seconds."
@@ -265,10 +268,18 @@ def test_unknown_model(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, "InvalidApiKey"), (404, "NotFound"), (429, "Throttling.RateQuota")]
+    ("why", "status", "code"),
+    [
+        ("key", 401, "InvalidApiKey"),
+        ("path", 404, "NotFound"),
+        ("limit", 429, "Throttling.RateQuota"),
+    ],
 )
-def test_refused_upgrades(status: int, code: str) -> None:
-    body = orjson.loads(refusal_body(status, "r1"))
+def test_refused_upgrades(why: Refusal, status: int, code: str) -> None:
+    denied = DashScope.refuse(why, request_id="r1")
+    assert isinstance(denied, Denied)
+    assert denied.status == status
+    body = orjson.loads(denied.body)
     assert set(body) == {"code", "message", "request_id"}
     assert (body["code"], body["request_id"]) == (code, "r1")
 

@@ -22,9 +22,10 @@ from services.ingress.dialects.base import (
     SessionFinished,
     Welcome,
 )
-from services.ingress.dialects.dashscope import MAX_BAD_FRAMES, DashScope
-from services.ingress.dialects.dashscope_audio import MAX_AUDIO_CHARS, Intake
+from services.ingress.dialects.dashscope import DashScope
+from services.ingress.dialects.dashscope_audio import Intake
 from services.ingress.dialects.dashscope_config import LANGUAGES
+from services.ingress.dialects.realtime import MAX_AUDIO_CHARS, MAX_BAD_FRAMES
 from shared.messages import AudioFormat, SessionSettings
 
 SESSION = "sess_" + "a" * 21

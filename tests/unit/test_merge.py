@@ -158,6 +158,14 @@ def test_a_partial_of_a_cut_item_waits_for_the_text_before_it() -> None:
     assert advance(merge, facts) == "asr0 partial1@9"
 
 
+def test_a_partial_that_is_ahead_of_the_events_waits_for_them() -> None:
+    chain, facts, merge = Chain(), Facts(), Merge()
+    apply(facts, chain.started(), chain.partial(9, k=1))
+    assert advance(merge, facts) == "started0"
+    apply(facts, chain.segment(ends_item=False), chain.outcome(0))
+    assert advance(merge, facts) == "segment0 asr0 partial1@9"
+
+
 def test_a_partial_of_the_next_item_does_not_wait_for_the_last_final() -> None:
     chain, facts, merge = one_item()
     apply(facts, chain.started(), chain.partial(9))

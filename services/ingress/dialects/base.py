@@ -5,7 +5,7 @@ A dialect never awaits, reads a clock or does I/O. ``receive`` turns one client 
 in the client's own words, or a ``Close``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -152,6 +152,8 @@ SessionEvent = (
     | SessionFinished
 )
 
+Refusal = Literal["key", "limit", "path", "model"]
+"""Why nobody is let in: no valid key, too many, no such path, a model that nobody serves."""
 Trouble = Literal["overloaded", "storage_full", "draining", "internal", "idle", "slow_client", "superseded"]
 
 
@@ -169,6 +171,17 @@ class Welcome:
     """The pool's engine can use context text."""
     detects_language: bool = False
     """The pool's engine tells the language by itself; one that it cannot be told is left to that."""
+    serves: Callable[[str], bool] = field(default=lambda model: True)
+    """Whether the session's pool is the one of this model name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The upgrade itself is refused, over HTTP."""
+
+    status: int
+    body: str
+    """JSON."""
 
 
 class Dialect(Protocol):
@@ -188,3 +201,21 @@ class Dialect(Protocol):
 
     def fail(self, trouble: Trouble) -> Close:
         """The session cannot go on: say so in the client's own words."""
+
+
+class DialectClass(Protocol):
+    """What the door has to know of a dialect before anybody speaks it."""
+
+    audio: AudioFormat
+    """What clients send until they say otherwise."""
+    model: str
+    """What a client gets that names none."""
+
+    def __call__(self, welcome: Welcome) -> Dialect:
+        """For one connection."""
+
+    def defaults(self, settings: SessionSettings) -> SessionSettings:
+        """The deployment's settings, with what this protocol documents otherwise."""
+
+    def refuse(self, why: Refusal, *, model: str = "", request_id: str = "") -> Denied | Close:
+        """How somebody is turned away: before the upgrade, or after it."""

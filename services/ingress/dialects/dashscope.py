@@ -6,9 +6,7 @@ answers only what it can know: whether a commit was empty, or where an item begi
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Literal
-
-import orjson
+from typing import Literal
 
 from services.ingress.dialects.base import (
     AudioIn,
@@ -16,6 +14,7 @@ from services.ingress.dialects.base import (
     Close,
     CommitIn,
     Configure,
+    Denied,
     FinishIn,
     ItemAbandoned,
     ItemCompleted,
@@ -24,6 +23,7 @@ from services.ingress.dialects.base import (
     ItemStopped,
     ItemText,
     Noticed,
+    Refusal,
     Reply,
     Request,
     SessionEvent,
@@ -31,7 +31,7 @@ from services.ingress.dialects.base import (
     Trouble,
     Welcome,
 )
-from services.ingress.dialects.dashscope_audio import AudioError, Intake, Piece, decode_audio
+from services.ingress.dialects.dashscope_audio import Intake, Piece
 from services.ingress.dialects.dashscope_config import (
     engine_context,
     engine_language,
@@ -39,19 +39,25 @@ from services.ingress.dialects.dashscope_config import (
     session_object,
     session_settings,
 )
-from services.ingress.dialects.dashscope_events import (
-    EMPTY_COMMIT,
-    ENDINGS,
-    Events,
+from services.ingress.dialects.dashscope_events import EMPTY_COMMIT, Events, denied, unknown_model
+from services.ingress.dialects.dashscope_requests import updated
+from services.ingress.dialects.realtime import (
+    ENDED_BY,
+    MAX_BAD_FRAMES,
+    AudioError,
+    Fields,
+    Invalid,
     NewId,
+    NoEvent,
+    client_id,
     close_reason,
+    decode_audio,
     new_event_id,
     quoted,
+    read_event,
 )
-from services.ingress.dialects.dashscope_requests import Invalid, updated
-from shared.messages import AudioFormat
+from shared.messages import AudioFormat, SessionSettings
 
-Fields = dict[str, Any]
 Requests = Sequence[Request]
 Action = Literal["update", "append", "commit", "clear", "finish", "ignore", "unknown", "too_late"]
 
@@ -83,20 +89,25 @@ OTHERWISE: Mapping[State, Action] = {
     State.FINISHED: "too_late",
     State.CLOSED: "ignore",
 }
-ENDED_BY: Mapping[str, Trouble] = {"idle": "idle", "error": "internal", "admin": "draining"}
-"""Ends that the client did not ask for: reason of the session's end -> what it is told."""
-MAX_BAD_FRAMES = 10
-"""So many frames in a row that are no events at all end the connection."""
-MAX_CLIENT_ID = 512
-"""Longer ids are not worth carrying through the session log."""
 
 
 class DashScope:
-    """Implements Dialect."""
+    """Implements Dialect, and its class DialectClass."""
+
+    audio = AudioFormat()
+    model = "qwen3-asr-flash-realtime"
+
+    @staticmethod
+    def defaults(settings: SessionSettings) -> SessionSettings:
+        return settings
+
+    @staticmethod
+    def refuse(why: Refusal, *, model: str = "", request_id: str = "") -> Denied | Close:
+        return unknown_model(model) if why == "model" else denied(why, request_id)
 
     def __init__(self, welcome: Welcome, new_id: NewId = new_event_id) -> None:
         self._welcome = welcome
-        self._events = Events(new_id)
+        self._events = Events(new_id, welcome.settings.idle_timeout_s)
         self._state = State.LISTENING
         self._config = initial(welcome)
         self._format = self._config.format
@@ -122,11 +133,9 @@ class DashScope:
 
     def receive(self, frame: str | bytes) -> Requests:
         try:
-            event = orjson.loads(frame) if isinstance(frame, str) else None
-        except orjson.JSONDecodeError:
-            return self._bad_frame("invalid_json", "The message is not valid JSON.")
-        if not isinstance(event, dict):
-            return self._bad_frame("invalid_value", "A message must be a text frame with a JSON object.")
+            event = read_event(frame)
+        except NoEvent as error:
+            return self._bad_frame(error.code, str(error))
         self._bad_frames = 0
         kind = event.get("type")
         action = ON_EVENT[self._state].get(kind) if isinstance(kind, str) else None
@@ -142,7 +151,6 @@ class DashScope:
         return self._close(1007, "Too many invalid messages.", frame)
 
     def _update(self, event: Fields) -> Requests:
-        client_id = _client_id(event)
         try:
             config = updated(self._config, event.get("session"), self._welcome)
         except Invalid as invalid:
@@ -154,16 +162,16 @@ class DashScope:
         self._config = config
         session = session_object(config, self._welcome)
         return (
-            self._configure(client_id),
+            self._configure(client_id(event)),
             Reply((self._events.updated(session, list(config.warnings)),)),
         )
 
-    def _configure(self, client_id: str = "") -> Configure:
+    def _configure(self, event_id: str = "") -> Configure:
         return Configure(
             settings=session_settings(self._config, self._welcome),
             format=self._format,
             context=engine_context(self._config, self._welcome),
-            event_id=client_id,
+            event_id=event_id,
         )
 
     def _append(self, event: Fields) -> Requests:
@@ -173,7 +181,7 @@ class DashScope:
         try:
             data = decode_audio(audio)
             if self._config.codec == "opus":
-                return (AudioIn(data, event_id=_client_id(event)),) if data else ()
+                return (AudioIn(data, event_id=client_id(event)),) if data else ()
             piece = self._intake.feed(data)
         except AudioError as error:
             return self._refuse(str(error), "audio", event)
@@ -201,11 +209,11 @@ class DashScope:
             )
             return self._refuse(message, "type", event)
         self._intake.restart()
-        return (CommitIn(_client_id(event)),)
+        return (CommitIn(client_id(event)),)
 
     def _clear(self, event: Fields) -> Requests:
         self._intake.restart()
-        return (ClearIn(_client_id(event)),)
+        return (ClearIn(client_id(event)),)
 
     def _finish(self, _: Fields) -> Requests:
         self._state = State.FINISHING
@@ -218,13 +226,13 @@ class DashScope:
 
     def _too_late(self, event: Fields) -> Requests:
         message = "The session is finished; open another connection."
-        return self._close(1000, message, self._events.error(message, client_id=_client_id(event)))
+        return self._close(1000, message, self._events.error(message, client_id=client_id(event)))
 
     def invalid_audio(self, message: str, event_id: str) -> Sequence[str]:
         return (self._events.error(message, param="audio", client_id=event_id),)
 
     def _refuse(self, message: str, param: str, event: Fields) -> Requests:
-        return (Reply((self._events.error(message, param=param, client_id=_client_id(event)),)),)
+        return (Reply((self._events.error(message, param=param, client_id=client_id(event)),)),)
 
     def _close(self, code: int, reason: str, frame: str) -> Requests:
         self._state = State.CLOSED
@@ -276,7 +284,7 @@ class DashScope:
         if asked and reason != "error":
             return (self._events.finished(),)
         self._told = ENDED_BY.get(reason)
-        return (self._error(self._told),) if self._told else ()
+        return (self._events.ending(self._told),) if self._told else ()
 
     def _language(self, heard: str) -> str:
         """An engine that was told a language names that one; one that could not be told must not contradict."""
@@ -286,19 +294,7 @@ class DashScope:
         return heard or asked
 
     def fail(self, trouble: Trouble) -> Close:
-        ending = ENDINGS[trouble]
         said, self._state = self._state, State.CLOSED
         if said is State.FINISHED and self._told is None:
             return Close(1000, "")
-        frames = (self._error(trouble),) if ending.code and self._told != trouble else ()
-        reason = ending.message.format(seconds=self._welcome.settings.idle_timeout_s)
-        return Close(ending.close, close_reason(reason), frames, ending.grace_ms)
-
-    def _error(self, trouble: Trouble) -> str:
-        return self._events.ending(trouble, self._welcome.settings.idle_timeout_s)
-
-
-def _client_id(event: Fields) -> str:
-    """The id of a client's event; these repeat, and may be anything."""
-    client_id = event.get("event_id")
-    return client_id if isinstance(client_id, str) and len(client_id) <= MAX_CLIENT_ID else ""
+        return self._events.closing(trouble, told=self._told == trouble)

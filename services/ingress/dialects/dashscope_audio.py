@@ -1,4 +1,4 @@
-"""What an append carries: base64 to whole samples, with WAV headers taken off.
+"""What an append carries: bytes to whole samples, with WAV headers taken off.
 
 Headers are looked for where an item begins (there they may come in pieces) and at the start of any later
 append, since in VAD mode clients send one WAV file after the other and only the server knows the items.
@@ -7,18 +7,11 @@ append, since in VAD mode clients send one WAV file after the other and only the
 import struct
 from typing import NamedTuple
 
-import pybase64
+from services.ingress.dialects.realtime import AudioError
 
-MAX_AUDIO_CHARS = 15 * 1024 * 1024
-"""Longest ``audio`` string of one append."""
 MAX_HEADER_BYTES = 64 * 1024
 WAV_RATES = frozenset({8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000})
 _PCM, _EXTENSIBLE = 1, 0xFFFE
-_TO_STANDARD = str.maketrans("-_", "+/", "\r\n")
-
-
-class AudioError(Exception):
-    """This append cannot be used; the message is for the client."""
 
 
 class Piece(NamedTuple):
@@ -34,22 +27,6 @@ class Piece(NamedTuple):
 class Header(NamedTuple):
     rate: int
     length: int
-
-
-def decode_audio(audio: object) -> bytes:
-    """Base64, standard or URL-safe, padded or not, with or without line ends. Raises AudioError."""
-    if not isinstance(audio, str):
-        raise AudioError("Invalid audio: expected a base64 string.")
-    if len(audio) > MAX_AUDIO_CHARS:
-        raise AudioError("Invalid audio: longer than 15 MiB.")
-    try:
-        return pybase64.b64decode(audio, validate=True)
-    except ValueError:
-        plain = audio.translate(_TO_STANDARD).rstrip("=")
-        try:
-            return pybase64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-        except ValueError:
-            raise AudioError("Invalid audio: not base64.") from None
 
 
 class Intake:

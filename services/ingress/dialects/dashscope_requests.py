@@ -17,7 +17,7 @@ from services.ingress.dialects.dashscope_config import (
     to_probability,
     warnings_of,
 )
-from services.ingress.dialects.dashscope_events import quoted
+from services.ingress.dialects.realtime import Invalid, mapping, number, quoted, string
 
 DETECT = frozenset({"", "auto"})
 """Ways to say: find out the language."""
@@ -38,43 +38,11 @@ _TRANSCRIPTION = "session.input_audio_transcription"
 _TURN = "session.turn_detection"
 
 
-class Invalid(Exception):
-    """A field that cannot be accepted; nothing of its ``session.update`` takes effect."""
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 # --- values ----------------------------------------------------------------------------------------------
 
 
 def count_tokens(text: str) -> int:
     return sum(1 for _ in _TOKENS.finditer(text))
-
-
-def _number(value: Any, param: str, limits: tuple[int, int], *, whole: bool) -> float:
-    low, high = limits
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or (whole and value != int(value)):
-        kind = "an integer" if whole else "a number"
-        raise Invalid(param, f"Invalid value: {quoted(value)}. Expected {kind} from {low} to {high}.")
-    return float(value)
-
-
-def _object(value: Any, param: str) -> Mapping[str, Any]:
-    """Null counts as empty."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise Invalid(param, f"Invalid value: {quoted(value)}. Expected an object.")
-    return value
-
-
-def _string(value: Any, param: str) -> str:
-    if not isinstance(value, str):
-        raise Invalid(param, f"Invalid value: {quoted(value)}. Expected a string.")
-    return value
 
 
 # --- fields: (configuration so far, value, welcome) -> configuration ------------------------------------
@@ -99,21 +67,21 @@ def _rate(config: Config, value: Any, _: Welcome, param: str = "session.sample_r
 
 def _audio(config: Config, value: Any, welcome: Welcome) -> Config:
     """The newer style of the SDK: ``audio.input.format``, with nothing at the top level."""
-    given = _object(_object(value, "session.audio").get("input"), "session.audio.input")
+    given = mapping(mapping(value, "session.audio").get("input"), "session.audio.input")
     param = "session.audio.input.format"
-    audio_format = _object(given.get("format"), param)
+    audio_format = mapping(given.get("format"), param)
     config = _format(config, audio_format.get("type"), welcome, param + ".type")
     return _rate(config, audio_format.get("sample_rate"), welcome, param + ".sample_rate")
 
 
 def _transcription(config: Config, value: Any, welcome: Welcome) -> Config:
-    given = _object(value, _TRANSCRIPTION)
+    given = mapping(value, _TRANSCRIPTION)
     echo: dict[str, Any] = {}
     language, context = welcome.settings.language, ""
     if given.get("language") is not None:
         asked = _language(given["language"], welcome)
         echo["language"], language = asked, "" if asked in DETECT else asked
-    text = _object(given.get("corpus"), _TRANSCRIPTION + ".corpus").get("text")
+    text = mapping(given.get("corpus"), _TRANSCRIPTION + ".corpus").get("text")
     if text is not None:
         context = _context(text)
         echo["corpus"] = {"text": context}
@@ -122,7 +90,7 @@ def _transcription(config: Config, value: Any, welcome: Welcome) -> Config:
 
 def _language(value: Any, welcome: Welcome) -> str:
     param = _TRANSCRIPTION + ".language"
-    language = _string(value, param)
+    language = string(value, param)
     if language in DETECT:
         return language
     supported = LANGUAGES
@@ -136,7 +104,7 @@ def _language(value: Any, welcome: Welcome) -> str:
 
 def _context(value: Any) -> str:
     param = _TRANSCRIPTION + ".corpus.text"
-    text = _string(value, param)
+    text = string(value, param)
     # The first test spares counting megabytes.
     if len(text) > 10 * CONTEXT_TOKENS or count_tokens(text) > CONTEXT_TOKENS:
         raise Invalid(param, f"Invalid value: the text is longer than {CONTEXT_TOKENS} tokens.")
@@ -146,7 +114,7 @@ def _context(value: Any) -> str:
 def _turn_detection(config: Config, value: Any, welcome: Welcome) -> Config:
     if value is None:
         return replace(config, turn=None)
-    given = _object(value, _TURN)
+    given = mapping(value, _TURN)
     if given.get("type") != "server_vad":
         raise Invalid(
             _TURN + ".type",
@@ -154,16 +122,14 @@ def _turn_detection(config: Config, value: Any, welcome: Welcome) -> Config:
         )
     turn = default_turn(welcome.settings)
     if given.get("threshold") is not None:
-        threshold = _number(given["threshold"], _TURN + ".threshold", THRESHOLD, whole=False)
+        threshold = number(given["threshold"], _TURN + ".threshold", THRESHOLD, whole=False)
         turn = replace(turn, threshold=threshold, probability=to_probability(threshold))
     if given.get("silence_duration_ms") is not None:
-        silence = _number(
-            given["silence_duration_ms"], _TURN + ".silence_duration_ms", SILENCE_MS, whole=True
-        )
+        silence = number(given["silence_duration_ms"], _TURN + ".silence_duration_ms", SILENCE_MS, whole=True)
         turn = replace(turn, silence_ms=int(silence))
     if given.get("prefix_padding_ms") is not None:
         any_size = (-(10**9), 10**9)
-        prefix = _number(given["prefix_padding_ms"], _TURN + ".prefix_padding_ms", any_size, whole=False)
+        prefix = number(given["prefix_padding_ms"], _TURN + ".prefix_padding_ms", any_size, whole=False)
         low, high = PREFIX_MS
         turn = replace(turn, prefix_ms=int(min(max(prefix, low), high)), echo_prefix=True)
     return replace(config, turn=turn)

@@ -1,21 +1,21 @@
 """Which dialect speaks on which path. Only the chosen one is imported."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 
-from services.ingress.dialects.base import Dialect, Welcome
+from services.ingress.dialects.base import DialectClass
 
 DIALECTS: Mapping[str, str] = {
     "dashscope": "services.ingress.dialects.dashscope:DashScope",
 }
 """Name, as it stands in the session log -> import string of its class."""
+DEFAULT = "dashscope"
+"""Whose words are used where nobody's are asked for."""
 
 PATHS: Mapping[str, str] = {
     "/api-ws/v1/realtime": "dashscope",
 }
 """Path on the main port -> name."""
-
-Factory = Callable[[Welcome], Dialect]
 
 
 def dialect_at(path: str) -> str | None:
@@ -23,8 +23,8 @@ def dialect_at(path: str) -> str | None:
     return PATHS.get(path.rstrip("/"))
 
 
-def load_dialect(name: str) -> Factory:
+def load_dialect(name: str) -> DialectClass:
     """Import a dialect. Raises KeyError for a name that is not in ``DIALECTS``."""
     module, _, attribute = DIALECTS[name].partition(":")
-    factory: Factory = getattr(import_module(module), attribute)
-    return factory
+    dialect: DialectClass = getattr(import_module(module), attribute)
+    return dialect
