@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +22,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Table = Annotated[dict[str, str], NoDecode]
+
+
+class StreamLimits(TypedDict):
+    max_bytes: int
+    max_age_s: float
+    replicas: int
 
 
 class Settings(BaseSettings):
@@ -184,6 +190,14 @@ class Settings(BaseSettings):
     def engines(self) -> list[str]:
         """The pools that ASR workers are needed for; the first serves models that POOLS does not name."""
         return list(dict.fromkeys(self.pools.values())) or [self.engine]
+
+    def stream_limits(self) -> StreamLimits:
+        """What the streams are declared with: ages in seconds, sizes in bytes."""
+        return {
+            "max_bytes": int(self.recording_max_bytes),
+            "max_age_s": self.recording_max_age_h * 3600,
+            "replicas": self.nats_replicas,
+        }
 
     def partial_every_s(self, engine: str) -> float:
         return self.streaming_chunk_size_sec or (2.0 if engine == "vllm" else 0.5)

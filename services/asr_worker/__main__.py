@@ -32,12 +32,7 @@ async def serve(settings: Settings, pool: str) -> None:
     slots = settings.asr_slots or engine.traits.slots
     name = process_name()
     bus = await Bus.connect(settings.nats_url, name=name)
-    await declare(
-        bus,
-        max_bytes=settings.recording_max_bytes,
-        max_age_s=settings.recording_max_age_h * 3600,
-        replicas=settings.nats_replicas,
-    )
+    await declare(bus, **settings.stream_limits())
     facts = FactWriter(SessionView.connect(settings.redis_url))
     # A final may start beside an interim request that computes already: hence two threads for each slot.
     handler = Handler(bus, facts, engine, threads=2 * slots)

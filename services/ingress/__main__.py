@@ -55,12 +55,7 @@ async def serve(settings: Settings, index: int) -> None:
     stop = stop_on_signals()
     name = process_name()
     bus = await Bus.connect(settings.nats_url, name=name)
-    await declare(
-        bus,
-        max_bytes=settings.recording_max_bytes,
-        max_age_s=settings.recording_max_age_h * 3600,
-        replicas=settings.nats_replicas,
-    )
+    await declare(bus, **settings.stream_limits())
     fleet = Fleet(bus, settings.engines())
     hub = Hub(bus, SessionView.connect(settings.redis_url), name)
     admission = Admission(

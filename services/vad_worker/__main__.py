@@ -20,12 +20,7 @@ async def serve(settings: Settings, name: str) -> None:
     stop = stop_on_signals()
     detector = load_detector(settings.detector)
     bus = await Bus.connect(settings.nats_url, name=name)
-    await declare(
-        bus,
-        max_bytes=settings.recording_max_bytes,
-        max_age_s=settings.recording_max_age_h * 3600,
-        replicas=settings.nats_replicas,
-    )
+    await declare(bus, **settings.stream_limits())
     facts = FactWriter(SessionView.connect(settings.redis_url))
     handler = Handler(bus, facts, detector)
     partitions = Partitions(bus, name, settings.partitions, handler.gained, handler.release, handler.lost)
