@@ -218,8 +218,8 @@ def load_settings() -> Settings:
 
 
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
-    """What a child process sees: our environment, and ``overrides`` on top."""
-    return {**os.environ, **overrides}
+    """What a child process sees: our environment, and ``overrides`` on top. No library may phone home."""
+    return {"ORT_DISABLE_TELEMETRY": "1", **os.environ, **overrides}
 
 
 def listing(settings: Settings) -> str:

@@ -83,6 +83,11 @@ class HumanLines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """uvicorn 0.54 takes an upgrade that was answered with a status for one that was not answered."""
+    return "returned without completing handshake" not in record.getMessage()
+
+
 def configure_logging(role: str, level: str) -> None:
     """All log lines of this process to stderr: JSON, or short lines when somebody watches."""
     handler = logging.StreamHandler(sys.stderr)
@@ -90,6 +95,7 @@ def configure_logging(role: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("asyncio", "websockets", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
     sys.excepthook = _log_crash
 
 

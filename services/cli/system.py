@@ -126,7 +126,8 @@ async def bring_up(supervisor: Supervisor, layout: Layout) -> list[Addresses]:
     doors = await supervisor.start(*(_service("ingress", i, env) for i in range(layout.ingresses)))
     host = _reachable(layout.settings.server_host)
     addresses = [Addresses(host=host, ports=door.facts["ports"]) for door in doors]
-    await _until_served(f"{addresses[0].http}/ready")
+    for address in addresses:
+        await _until_served(f"{address.http}/ready")
     return addresses
 
 

@@ -57,11 +57,11 @@ class Admission:
 
     def too_many(self, tenant: str, address: str) -> bool:
         """Over the rate of new sessions, or over the number of sessions at once."""
-        who = tenant if self._keys else address
+        who = self._who(tenant, address)
         if who not in self._buckets and len(self._buckets) >= _BUCKETS_KEPT:
             self._buckets.pop(next(iter(self._buckets)))
         bucket = self._buckets.setdefault(who, Bucket(self._rate))
-        return self._open[tenant] >= self._per_key or not bucket.take(time.monotonic())
+        return self._open[who] >= self._per_key or not bucket.take(time.monotonic())
 
     def trouble(self, pool: str) -> Trouble | None:
         """Why no new session of ``pool`` can be served well now."""
@@ -73,11 +73,18 @@ class Admission:
             return "overloaded"
         return None
 
-    def entered(self, tenant: str) -> None:
-        self._open[tenant] += 1
+    def _who(self, tenant: str, address: str) -> str:
+        """Who is counted: the key's tenant; the address where nobody has keys."""
+        return tenant if self._keys else address
 
-    def left(self, tenant: str) -> None:
-        self._open[tenant] -= 1
+    def entered(self, tenant: str, address: str) -> None:
+        self._open[self._who(tenant, address)] += 1
+
+    def left(self, tenant: str, address: str) -> None:
+        who = self._who(tenant, address)
+        self._open[who] -= 1
+        if not self._open[who]:
+            del self._open[who]
 
     @property
     def sessions(self) -> int:

@@ -100,9 +100,11 @@ class Connection:
         self._format = audio
         self._converter = converter_for(audio)
         self._written = asyncio.Event()
+        self._draining = asyncio.Event()
 
     def drain(self) -> None:
         """Bring the session to its end now: what was accepted is recognised, then the socket closes."""
+        self._draining.set()
         self._log.finish("admin")
 
     async def run(self) -> None:
@@ -259,10 +261,14 @@ class Connection:
 
     async def _end(self, reason: str) -> None:
         """Everything is told: the client hangs up; one that does not is hung up on."""
-        close = self._dialect.fail(ENDED_BY.get(reason, "internal"))
-        if close.code == 1000:
-            await asyncio.sleep(_AFTER_FINISHED_S)
-        await self._close(close)
+        if reason == "client":
+            # The client hangs up now; meanwhile the dialect still answers what it should not send any more.
+            try:
+                async with asyncio.timeout(_AFTER_FINISHED_S):
+                    await self._draining.wait()
+            except TimeoutError:
+                pass
+        await self._close(self._dialect.fail(ENDED_BY.get(reason, "internal")))
 
     async def _watch(self) -> None:
         """A stream that stays full is not waited for for ever."""

@@ -94,12 +94,12 @@ class Door:
         if self._admission.too_many(tenant, address):
             await _turn_away(socket, dialect.refuse("limit", request_id=_request_id("limit")))
             return
-        self._admission.entered(tenant)
+        self._admission.entered(tenant, address)
         try:
             await socket.accept(subprotocol=_subprotocol(socket.headers))
             await self._serve(socket, dialect_name, dialect, tenant)
         finally:
-            self._admission.left(tenant)
+            self._admission.left(tenant, address)
 
     async def _serve(self, socket: WebSocket, dialect_name: str, kind: DialectClass, tenant: str) -> None:
         peer = SocketPeer(socket)

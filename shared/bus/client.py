@@ -77,6 +77,7 @@ class Bus:
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._loop = asyncio.get_running_loop()
         self.reconnects = 0
+        self._closing = False
         self._on_reconnect: list[Callable[[], None]] = []
 
     @classmethod
@@ -97,7 +98,8 @@ class Bus:
                 callback()
 
         async def on_disconnect() -> None:
-            logger.warning("nats disconnected")
+            if not bus._closing:
+                logger.warning("nats disconnected")
 
         client = Client()
         bus = cls(client)
@@ -133,6 +135,7 @@ class Bus:
 
     async def close(self) -> None:
         """Send what is pending and disconnect."""
+        self._closing = True
         try:
             async with asyncio.timeout(2):
                 if self._nc.is_connected:

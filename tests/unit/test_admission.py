@@ -44,11 +44,18 @@ def test_sessions_at_once_are_counted_by_tenant() -> None:
     door = admission({"k": "acme", "l": "other"}, rate=1000)
     for _ in range(3):
         assert not door.too_many("acme", "addr")
-        door.entered("acme")
+        door.entered("acme", "addr")
     assert door.too_many("acme", "addr")
     assert not door.too_many("other", "addr")
-    door.left("acme")
+    door.left("acme", "addr")
     assert not door.too_many("acme", "addr")
+
+
+def test_without_keys_sessions_are_counted_by_address() -> None:
+    door = admission(per_key=1, rate=1000)
+    door.entered(ANYBODY, "a")
+    assert door.too_many(ANYBODY, "a")
+    assert not door.too_many(ANYBODY, "b")
 
 
 def test_without_keys_the_rate_is_by_address() -> None:

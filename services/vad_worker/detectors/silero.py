@@ -5,10 +5,14 @@ The model file comes out of the ``silero-vad`` package, which is never imported:
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+# onnxruntime reports its use to its maker unless it is told not to, before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from services.vad_worker.detectors.base import WINDOW, DetectorState, Window
