@@ -157,7 +157,7 @@ class Door:
         deployment = self._deployment
         partition = int.from_bytes(random_token(3).encode(), "big") % deployment.partitions
         traits = self._fleet.traits(pool)
-        defaults = kind.defaults(deployment.defaults)
+        defaults = kind.defaults(deployment.defaults, model)
         longest_ms = min(defaults.max_segment_ms, int(traits.max_audio_s * 1000))
         return Welcome(
             session_id=new_session_id("live", partition),

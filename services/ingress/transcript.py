@@ -81,6 +81,7 @@ class _Item:
             start_ms=self.start_ms,
             end_ms=self.end_ms,
             engine_ms=self.engine_ms,
+            text=self.stabiliser.confirmed,
         )
 
 

@@ -111,4 +111,7 @@ def test_models_map_to_pools() -> None:
     assert models.pool_of("qwen3-asr-flash-realtime") == "packaged"
     assert models.pool_of("qwen3-asr-flash-realtime-2026-02-10") == "packaged"
     assert models.pool_of("packaged") == "packaged"
+    for name in ("gpt-4o-transcribe", "gpt-4o-mini-transcribe-2025-12-15", "gpt-transcribe", "whisper-1"):
+        assert models.pool_of(name) == "packaged"
+    assert models.pool_of("gpt-4o-transcribe-diarize") is None, "it would have to name speakers"
     assert models.pool_of("gpt-9") is models.pool_of("qwen3-asr-flash-realtime\n") is None

@@ -110,6 +110,9 @@ class ItemCompleted:
     start_ms: int
     end_ms: int
     engine_ms: float
+    text: str = ""
+    """The transcript as the end of the confirmed text: it begins like the last ``ItemText.text``, and differs
+    where the final pass corrected what had been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ class DialectClass(Protocol):
     def __call__(self, welcome: Welcome) -> Dialect:
         """For one connection."""
 
-    def defaults(self, settings: SessionSettings) -> SessionSettings:
+    def defaults(self, settings: SessionSettings, model: str, /) -> SessionSettings:
         """The deployment's settings, with what this protocol documents otherwise."""
 
     def refuse(self, why: Refusal, *, model: str = "", request_id: str = "") -> Denied | Close:

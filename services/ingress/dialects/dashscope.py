@@ -1,7 +1,7 @@
 """The DashScope Qwen-ASR-Realtime protocol: one connection's state machine.
 
-What a client may send in which state stands in ``ON_EVENT``; what is absent there is ``OTHERWISE``. It
-answers only what it can know: whether a commit was empty, or where an item begins, is for the session to say.
+What a client may send in which state stands in ``ON_EVENT``; what is absent there is ``OTHERWISE``. Whether a
+commit was empty, or where an item begins, is for the session to say.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +98,7 @@ class DashScope:
     model = "qwen3-asr-flash-realtime"
 
     @staticmethod
-    def defaults(settings: SessionSettings) -> SessionSettings:
+    def defaults(settings: SessionSettings, _: str) -> SessionSettings:
         return settings
 
     @staticmethod

@@ -16,6 +16,7 @@ from services.ingress.dialects.realtime import (
     close_reason,
     new_event_id,
     quoted,
+    user_item,
 )
 
 NEUTRAL = "neutral"
@@ -70,16 +71,7 @@ class Events(Frames):
         return self.frame("input_audio_buffer.committed", previous_item_id=previous, item_id=item)
 
     def item_created(self, item: str, previous: str | None) -> str:
-        # "completed" says nothing about recognition, and the transcript is always null: so documented.
-        body = {
-            "id": item,
-            "object": "realtime.item",
-            "type": "message",
-            "status": "completed",
-            "role": "user",
-            "content": [{"type": "input_audio", "transcript": None}],
-        }
-        return self.frame("conversation.item.created", previous_item_id=previous, item=body)
+        return self.frame("conversation.item.created", previous_item_id=previous, item=user_item(item))
 
     def text(self, item: str, language: str, text: str, stash: str) -> str:
         return self.frame(

@@ -156,6 +156,18 @@ ENDED_BY: Mapping[str, Trouble] = {"idle": "idle", "error": "internal", "admin":
 """Ends that the client did not ask for: reason of the session's end -> what it is told."""
 
 
+def user_item(item: str) -> Fields:
+    """A committed item. That it is completed says nothing about recognition, and its transcript is always null."""
+    return {
+        "id": item,
+        "object": "realtime.item",
+        "type": "message",
+        "status": "completed",
+        "role": "user",
+        "content": [{"type": "input_audio", "transcript": None}],
+    }
+
+
 class Frames:
     """Builds frames; each call is one frame with an id of its own."""
 

@@ -7,6 +7,7 @@ from services.ingress.dialects.base import DialectClass
 
 DIALECTS: Mapping[str, str] = {
     "dashscope": "services.ingress.dialects.dashscope:DashScope",
+    "openai": "services.ingress.dialects.openai_realtime:OpenAIRealtime",
 }
 """Name, as it stands in the session log -> import string of its class."""
 DEFAULT = "dashscope"
@@ -14,6 +15,7 @@ DEFAULT = "dashscope"
 
 PATHS: Mapping[str, str] = {
     "/api-ws/v1/realtime": "dashscope",
+    "/v1/realtime": "openai",
 }
 """Path on the main port -> name."""
 
