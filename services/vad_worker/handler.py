@@ -157,7 +157,7 @@ class Handler:
 
     async def _load(self, session: Session) -> None:
         async with self._loads:
-            going_on = await self._load_patiently(session)
+            going_on = await self._recovery.load_patiently(session)
         if session.gone:
             return
         if going_on:
@@ -168,17 +168,6 @@ class Handler:
                 self._make_ready(session)
         else:
             self._end(session)
-
-    async def _load_patiently(self, session: Session) -> bool:
-        for attempt in itertools.count():
-            try:
-                return session.gone or await self._recovery.load(session)
-            except BusUnavailable:
-                await asyncio.sleep(_pause(attempt))
-            except PermanentError as error:
-                logger.error("cannot be loaded", extra={"session": session.sid, "error": str(error)})
-                return False
-        raise AssertionError("unreachable")
 
     def _make_ready(self, session: Session) -> None:
         if len(session.outbox) < _OUTBOX_LIMIT and not session.loading and not session.gone:
@@ -280,18 +269,9 @@ class Handler:
 
     async def _mend(self, session: Session) -> None:
         """A record is missing between two: fetch it, or accept that it is gone."""
-        for attempt in itertools.count():
-            if session.gone:
-                return
-            try:
-                if not await self._recovery.mend(session):
-                    logger.warning(
-                        "gap in session log", extra={"session": session.sid, "after": session.upto}
-                    )
-                    session.accept_gap()
-                break
-            except BusUnavailable:
-                await asyncio.sleep(_pause(attempt))
+        if not await self._recovery.mend_patiently(session):
+            logger.warning("gap in session log", extra={"session": session.sid, "after": session.upto})
+            session.accept_gap()
         session.loading = False
         self._make_ready(session)
 
@@ -403,8 +383,3 @@ class Handler:
 def _is_due(session: Session) -> bool:
     since = session.dirty_since
     return since is not None and session.quiet and time.monotonic() - since > _CHECKPOINT_EVERY_S
-
-
-def _pause(attempt: int) -> float:
-    """Seconds before the next try."""
-    return min(0.05 * 1.6**attempt, 1.0) if attempt < 10 else 1.0

@@ -4,23 +4,46 @@ One path serves a new session, a takeover, and an owner that was fenced: whateve
 later, nothing depends on where it began.
 """
 
+import asyncio
+import itertools
 import logging
 
 from services.vad_worker.session import Session
 from shared import subjects
 from shared.bus import Bucket, Bus, Stored
-from shared.errors import BadMessage
+from shared.errors import BadMessage, BusUnavailable, PermanentError
 from shared.messages import Checkpoint, Opened, VadFinished, read_record, read_vad_event, unpack
 
 logger = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Loads sessions. All methods raise BusUnavailable while JetStream is away; the caller tries again."""
+    """Loads sessions."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._checkpoints = Bucket(bus, subjects.CHECKPOINTS)
+
+    async def load_patiently(self, session: Session) -> bool:
+        """``load`` until JetStream answers. False also for a session that cannot be read at all."""
+        for attempt in itertools.count():
+            try:
+                return session.gone or await self.load(session)
+            except BusUnavailable:
+                await asyncio.sleep(_pause(attempt))
+            except PermanentError as error:
+                logger.error("cannot be loaded", extra={"session": session.sid, "error": str(error)})
+                return False
+        raise AssertionError("unreachable")
+
+    async def mend_patiently(self, session: Session) -> bool:
+        """``mend`` until JetStream answers."""
+        for attempt in itertools.count():
+            try:
+                return session.gone or await self.mend(session)
+            except BusUnavailable:
+                await asyncio.sleep(_pause(attempt))
+        raise AssertionError("unreachable")
 
     async def load(self, session: Session) -> bool:
         """Fill ``session`` up to the first record of its inbox. False: the session is over already."""
@@ -111,3 +134,8 @@ def _is_new(session: Session) -> bool:
         return isinstance(read_record(session.inbox[0].data), Opened)
     except BadMessage:
         return False
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before the next try."""
+    return min(0.05 * 1.6**attempt, 1.0) if attempt < 10 else 1.0
