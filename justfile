@@ -52,6 +52,11 @@ test *ARGS: setup-dev
 test-fault *ARGS: setup-dev
     @{{ bin }}/pytest tests/fault "$@"
 
+# Random clients, many times as many as in CI; the seed is printed: `just fuzz [TIMES] [SEED]`
+[group('quality')]
+fuzz TIMES="10" SEED="": setup-dev
+    @AURICLE_FUZZ_TIMES={{ TIMES }} AURICLE_FUZZ_SEED={{ SEED }} {{ bin }}/pytest tests/fuzz -s
+
 # Take one mechanism out at a time; each time the test named in the patch must go red
 [group('quality')]
 test-mutants *ARGS: setup-dev

@@ -37,6 +37,8 @@ if [ "$(cat "$folder/.installed" 2>/dev/null)" != "$want" ]; then
         chmod +x "$folder/browser/chromium"
         unpack fonts.tar | tar -x -C "$folder/browser"
         unpack al2023.tar | tar -x -C "$folder/browser"
+        # Chromium crashes where there is no font at all; the package's own list names folders of AWS.
+        echo '<fontconfig><dir prefix="relative">fonts</dir></fontconfig>' > "$folder/browser/fonts.conf"
         echo "$want" > "$folder/.installed"
     fi
 fi

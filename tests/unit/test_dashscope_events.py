@@ -24,7 +24,6 @@ from services.ingress.dialects.base import (
     Welcome,
 )
 from services.ingress.dialects.dashscope import DashScope
-from services.ingress.dialects.dashscope_events import unknown_model
 from services.ingress.dialects.realtime import close_reason
 from shared.messages import Mode, SessionSettings
 
@@ -255,7 +254,8 @@ def test_every_trouble_has_its_words() -> None:
 
 @pytest.mark.parametrize("model", ["gpt-5", "模" * 500, "\ud800"])
 def test_unknown_model(model: str) -> None:
-    refused = unknown_model(model)
+    refused = DashScope.refuse("model", model=model)
+    assert isinstance(refused, Close)
     assert (refused.code, refused.grace_ms) == (1007, 300)
     assert len(refused.reason.encode()) <= 123
     (frame,) = parsed(refused.frames)

@@ -81,7 +81,7 @@ def test_an_item_of_one_segment() -> None:
         ItemStarted("A", 1000, "vad"),
         ItemText("A", "", "hel", "en"),
         ItemStopped("A", 1000, 2000, "vad", "silence"),
-        ItemCompleted("A", "Hello.", "en", "happy", 1000, 2000, 12.5),
+        ItemCompleted("A", "Hello.", "en", "happy", 1000, 2000, 12.5, "Hello."),
     ]
 
 
@@ -101,7 +101,7 @@ def test_an_item_of_several_segments_is_completed_once_with_all_of_its_text() ->
         ItemText("A", "One.", " thr", "en"),
         ItemText("A", "One. Two.", " thr", "en"),
         ItemStopped("A", 0, 3000, "vad", "silence"),
-        ItemCompleted("A", "One. Two. Three.", "en", "", 0, 3000, 7.0),
+        ItemCompleted("A", "One. Two. Three.", "en", "", 0, 3000, 7.0, "One. Two. Three."),
     ]
 
 
@@ -109,8 +109,23 @@ def test_the_end_of_the_item_may_come_after_all_of_its_outcomes() -> None:
     told = events(started(0), segment(0, ends=False), outcome(0, "One."), dropped(1))
     assert told[-2:] == [
         ItemStopped("A", 0, 2000, "vad", "silence"),
-        ItemCompleted("A", "One.", "", "", 0, 2000, 0.0),
+        ItemCompleted("A", "One.", "", "", 0, 2000, 0.0, "One."),
     ]
+
+
+def test_what_a_final_corrects_stays_in_the_text_that_was_told_and_goes_on_behind_it() -> None:
+    told = events(
+        started(0),
+        partial(0, 1, "it was the west of times"),
+        partial(0, 2, "it was the west of times it"),
+        segment(0),
+        outcome(0, "It was the best of times. It was."),
+    )
+    confirmed = [event.text for event in told if isinstance(event, ItemText)][-1]
+    last = told[-1]
+    assert isinstance(last, ItemCompleted)
+    assert (confirmed, last.transcript) == ("it was the west of", "It was the best of times. It was.")
+    assert last.text == "it was the west of times. It was."
 
 
 def test_a_dropped_item_completes_without_text_but_not_before_the_items_ahead_of_it() -> None:

@@ -14,7 +14,6 @@ from services.ingress.dialects.base import (
     Close,
     CommitIn,
     Configure,
-    Denied,
     FinishIn,
     ItemAbandoned,
     ItemCompleted,
@@ -23,7 +22,6 @@ from services.ingress.dialects.base import (
     ItemStopped,
     ItemText,
     Noticed,
-    Refusal,
     Reply,
     Request,
     SessionEvent,
@@ -39,7 +37,7 @@ from services.ingress.dialects.dashscope_config import (
     session_object,
     session_settings,
 )
-from services.ingress.dialects.dashscope_events import EMPTY_COMMIT, Events, denied, unknown_model
+from services.ingress.dialects.dashscope_events import EMPTY_COMMIT, Events, refusal
 from services.ingress.dialects.dashscope_requests import updated
 from services.ingress.dialects.realtime import (
     ENDED_BY,
@@ -101,9 +99,7 @@ class DashScope:
     def defaults(settings: SessionSettings, _: str) -> SessionSettings:
         return settings
 
-    @staticmethod
-    def refuse(why: Refusal, *, model: str = "", request_id: str = "") -> Denied | Close:
-        return unknown_model(model) if why == "model" else denied(why, request_id)
+    refuse = staticmethod(refusal)
 
     def __init__(self, welcome: Welcome, new_id: NewId = new_event_id) -> None:
         self._welcome = welcome
@@ -279,6 +275,8 @@ class DashScope:
         return ()
 
     def _finished(self, reason: str) -> Sequence[str]:
+        if self._state is State.CLOSED:
+            return ()
         asked = self._state is State.FINISHING or reason == "client"
         self._state = State.FINISHED
         if asked and reason != "error":

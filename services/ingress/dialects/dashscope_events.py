@@ -32,17 +32,17 @@ REFUSALS: Mapping[Refusal, tuple[int, str, str]] = {
 """Why an upgrade is refused -> HTTP status, code and message."""
 
 
-def denied(why: Refusal, request_id: str) -> Denied:
+def refusal(
+    why: Refusal, *, model: str = "", request_id: str = "", new_id: NewId = new_event_id
+) -> Denied | Close:
+    """An unknown model is told after the upgrade, as the vendor does; all else is an HTTP status."""
+    if why == "model":
+        message = f"Model not found: {quoted(model)}."
+        frame = Events(new_id).error(message, code="model_not_found", param="model")
+        return Close(1007, close_reason(message), (frame,), ERROR_GRACE_MS)
     status, code, message = REFUSALS[why]
     body = {"code": code, "message": message, "request_id": request_id}
     return Denied(status, orjson.dumps(body).decode())
-
-
-def unknown_model(model: str, new_id: NewId = new_event_id) -> Close:
-    """The vendor accepts the upgrade and then closes; so do we."""
-    message = f"Model not found: {quoted(model)}."
-    frame = Events(new_id).error(message, code="model_not_found", param="model")
-    return Close(1007, close_reason(message), (frame,), ERROR_GRACE_MS)
 
 
 class Events(Frames):

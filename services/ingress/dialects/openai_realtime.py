@@ -227,6 +227,8 @@ class OpenAIRealtime:
             case Noticed():
                 return self._noticed(event)
             case SessionFinished():
+                if self._closed:
+                    return ()
                 self._closed, self._told = True, ENDED_BY.get(event.reason)
                 return (self._frames.ending(self._told),) if self._told else ()
 
