@@ -16,7 +16,7 @@ if [ "${1:-}" = --lock ]; then
 fi
 
 folder=.clients/node
-want=$(cat "$source/package.json" "$source/package-lock.json" "$0" | sha256sum | cut -d' ' -f1)
+want=$(cat "$source/package.json" "$source/package-lock.json" deploy/scripts/client_node.sh | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$folder/.installed" 2>/dev/null)" != "$want" ]; then
     mkdir -p .clients
     echo '*' > .clients/.gitignore

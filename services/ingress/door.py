@@ -5,6 +5,7 @@ How somebody is turned away, before the upgrade or after it, is for the dialect 
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -155,7 +156,7 @@ class Door:
 
     def _welcome(self, kind: DialectClass, model: str, pool: str) -> Welcome:
         deployment = self._deployment
-        partition = int.from_bytes(random_token(3).encode(), "big") % deployment.partitions
+        partition = secrets.randbelow(deployment.partitions)
         traits = self._fleet.traits(pool)
         defaults = kind.defaults(deployment.defaults, model)
         longest_ms = min(defaults.max_segment_ms, int(traits.max_audio_s * 1000))

@@ -28,6 +28,8 @@ SPEECH_S, SILENCE_S = 4.8, 1.3
 INSTALL_S, SESSION_S = 300, 60
 ENGLISH, AS_IT_STANDS = "en", "zh"
 
+pytestmark = pytest.mark.timeout(2 * INSTALL_S + SESSION_S)
+
 
 @cache
 def node_folder() -> Path:
@@ -112,7 +114,6 @@ def samples(
         yield running
 
 
-@pytest.mark.timeout(2 * INSTALL_S + SESSION_S)
 @pytest.mark.parametrize("mode", ["vad", "manual"])
 @pytest.mark.parametrize("client", ["websocket_client", "node"])
 def test_sample(samples: dict[tuple[str, ...], Sample], client: str, mode: str) -> None:

@@ -41,9 +41,8 @@ try {
   await page.fill('#url', url);
   await page.fill('#key', key);
   await page.click('#button');
-  const draft = page.locator('.draft:not(:empty)');
-  await draft.waitFor();
-  drafted = await draft.textContent();
+  const draft = await page.waitForFunction(() => document.querySelector('.draft:not(:empty)')?.textContent);
+  drafted = await draft.jsonValue();
   await page.locator('#captions p:has(.draft:empty)').waitFor();
   await page.click('#button');
   await page.locator('#status', { hasText: 'Finished.' }).waitFor();
