@@ -12,7 +12,7 @@ source=tests/clients/node
 if [ "${1:-}" = --lock ]; then
     rm -f "$source/package-lock.json"
     # Without the addresses of whatever registry this machine uses.
-    exec npm install --prefix "$source" --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+    exec npm install --prefix "$source" --package-lock-only --omit-lockfile-registry-resolved
 fi
 
 folder=.clients/node

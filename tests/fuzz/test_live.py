@@ -14,7 +14,7 @@ from tests.service import Service, until
 from tests.speech import packaged_speech
 
 MIB = 1 << 20
-MAX_GROWTH_MIB = 40
+MAX_GROWTH_MIB = 20
 """Of the ingress, between a first round and a much longer second one."""
 
 
