@@ -6,6 +6,7 @@ pace themselves, and wait 3 s before they speak.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.timeout(2 * INSTALL_S + SESSION_S)
 @cache
 def node_folder() -> Path:
     """Where the Node.js clients find their packages; they are installed the first time."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("no Node.js with npm on this machine")
     script = [str(ROOT / "deploy" / "scripts" / "client_node.sh")]
     done = subprocess.run(script, stdout=subprocess.PIPE, text=True, timeout=INSTALL_S, check=True)
     return Path(done.stdout.strip())
