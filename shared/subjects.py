@@ -119,6 +119,8 @@ class StreamSpec:
     max_bytes: int = -1
     max_age_s: float = 0
     max_msgs_per_subject: int = -1
+    keeps_place: bool = False
+    """A work queue in which a second message of a subject is refused while the first one waits."""
     duplicate_window_s: float = 120
     allow_direct: bool = True
 
@@ -159,10 +161,12 @@ def streams(max_bytes: int, max_age_s: float) -> list[StreamSpec]:
             name=PARTIALS,
             subjects=("partials.>",),
             storage="memory",
-            discard="old",
             max_bytes=64 << 20,
-            max_age_s=10,
+            max_age_s=3,
             max_msgs_per_subject=1,
+            # Were a waiting request replaced, its session would lose its place in the queue each time: when the
+            # engines are busy, some sessions would never see a draft.
+            keeps_place=True,
             duplicate_window_s=1,
         ),
         StreamSpec(

@@ -77,10 +77,9 @@ class Worker:
         await lanes.live.want(self._slots - len(self._urgent))
         if lanes.partials is not None:
             while lanes.partials.ready and self._free():
-                # Newest first: an older request of the same session is worthless by now.
-                self._start(jobs, lanes.partials.ready.pop(), self._handle_partial, settle=False)
+                self._start(jobs, lanes.partials.ready.popleft(), self._handle_partial, settle=False)
             while len(lanes.partials.ready) > self._slots:
-                lanes.partials.ready.popleft()
+                await lanes.partials.ready.popleft().ack()  # too old to be worth anything
             await lanes.partials.want(self._free())
         if lanes.batch is not None:
             if lanes.batch.ready and self._free():

@@ -82,7 +82,8 @@ async def open_lanes(bus: Bus, pool: str, replicas: int, changed: Callable[[], N
         subjects.PARTIALS,
         subjects.partials_consumer(pool),
         [subjects.pool_partials(pool)],
-        ack_wait_s=None,
+        ack_wait_s=ACK_WAIT_S,
+        tries=1,
         replicas=replicas,
     )
     live = Puller(bus, subjects.SEGMENTS, subjects.asr_consumer("live", pool), changed)

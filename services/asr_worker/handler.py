@@ -64,6 +64,7 @@ class Handler:
 
     async def partial(self, delivery: Delivery) -> None:
         """An interim request: one try, and silence when it fails."""
+        await delivery.ack()  # first of all: it makes room for the session's next request
         sid = subjects.session_of(delivery.subject)
         try:
             request: PartialRequest = unpack(PartialRequest, delivery.data)

@@ -135,27 +135,28 @@ async def declare_consumer(
     name: str,
     subjects: Sequence[str],
     *,
-    ack_wait_s: float | None,
+    ack_wait_s: float,
+    tries: int = -1,
     replicas: int = 1,
 ) -> None:
-    """Create or update a durable pull consumer; ``ack_wait_s`` None = no acks, one try.
+    """Create a durable pull consumer, or bring one with an older declaration up to date.
 
-    A worker that finds the consumer there with an older declaration brings it up to date.
+    ``tries`` -1: until it is acknowledged. A message that had its last try would be gone for good, so only what
+    may be lost is given a number.
     """
     config: dict[str, Any] = {
         "durable_name": name,
         "name": name,
         "filter_subjects": list(subjects),
         "deliver_policy": "all",
-        "max_deliver": -1,  # a message that had its last try would be gone, and its session stuck for ever
+        "max_deliver": tries,
         "num_replicas": replicas,
         "max_waiting": 4096,
-    }
-    if ack_wait_s is None:
-        config |= {"ack_policy": "none", "deliver_policy": "new"}
-    else:
+        "ack_policy": "explicit",
+        "ack_wait": int(ack_wait_s * _NS),
         # More than all workers' slots together: below that, a fetch holds messages until its time-out.
-        config |= {"ack_policy": "explicit", "ack_wait": int(ack_wait_s * _NS), "max_ack_pending": 20_000}
+        "max_ack_pending": 20_000,
+    }
     for attempt in range(30):
         try:
             await bus.api(

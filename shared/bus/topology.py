@@ -35,7 +35,8 @@ def _stream(spec: StreamSpec, replicas: int) -> dict[str, Any]:
         "duplicate_window": int(spec.duplicate_window_s * _NS),
         "allow_direct": spec.allow_direct,
         "num_replicas": replicas,
-        "retention": "limits",
+        "retention": "workqueue" if spec.keeps_place else "limits",
+        "discard_new_per_subject": spec.keeps_place,
     }
 
 

@@ -198,3 +198,34 @@ async def test_reading_by_subject_ends_where_it_was_told_to(nats_server: NatsSer
     assert [stored.seq for stored in found] == sequences[10:290]
     assert await bus.read(STREAM, subject, sequences[-1] + 1, sequences[-1] + 5) == []
     await bus.close()
+
+
+async def test_interim_requests_keep_their_place_in_the_queue(nats_server: NatsServer) -> None:
+    """A session that asks often must not lose its turn to itself, nor take that of others."""
+    bus = await connected(nats_server)
+    subject = {name: subjects.partials(new_session_id("live", 1), "pool") for name in "ab"}
+    await declare_consumer(bus, "PARTIALS", "p", [subjects.pool_partials("pool")], ack_wait_s=5, tries=1)
+    for name, body in (("a", b"a1"), ("b", b"b1"), ("a", b"a2")):
+        await bus.fire(subject[name], body)
+    arrived = asyncio.Event()
+    puller = Puller(bus, "PARTIALS", "p", arrived.set)
+    await puller.start()
+
+    async def take() -> bytes:
+        await puller.want(1)
+        async with asyncio.timeout(10):
+            while not puller.ready:
+                arrived.clear()
+                await arrived.wait()
+        delivery = puller.ready.popleft()
+        await delivery.ack()
+        await bus.flush()
+        return delivery.data
+
+    assert await take() == b"a1"
+    async with asyncio.timeout(10):
+        while await bus.last("PARTIALS", subject["a"]) is not None:
+            await asyncio.sleep(0)  # the acknowledgement has no answer of its own
+    await bus.fire(subject["a"], b"a3")
+    assert [await take(), await take()] == [b"b1", b"a3"]
+    await bus.close()

@@ -19,6 +19,8 @@ class Item:
     async def nak(self, delay_s: float = 0) -> None:
         self.naks += 1
 
+    async def ack(self) -> None: ...
+
     async def working(self) -> None: ...
 
 
