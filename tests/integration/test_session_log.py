@@ -1,11 +1,13 @@
 """The ingress's writing end: epochs, coalescing, bounds."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from services.ingress.log import UNACKED_LIMIT_SAMPLES, Budget, Gone, SessionLog
+from services.vad_worker.endings import finish
 from shared import subjects
 from shared.bus import Bus
 from shared.bus.tail import read_all
@@ -214,3 +216,31 @@ async def test_the_process_budget_holds_every_session_back() -> None:
     budget.give(600)
     async with asyncio.timeout(5):
         await waiting
+
+
+async def test_idle_end_and_audio_race_and_exactly_one_wins(nats_server: NatsServer) -> None:
+    """Whoever comes second is refused by the chain: no audio is accepted behind the end."""
+    bus = await connected(nats_server)
+    won = {"audio": 0, "idle": 0}
+
+    async def speak_after(log: SessionLog, round_trips: int) -> None:
+        for _ in range(round_trips):
+            await bus.flush()
+        await log._write_audio()
+
+    for n in range(500):
+        log = await opened(bus)
+        tail = await bus.last("AUDIO_LIVE", subjects.audio(log.sid))
+        assert tail is not None
+        owner: Any = SimpleNamespace(
+            sid=log.sid, stream="AUDIO_LIVE", upto=tail.seq, gone=False, position=None
+        )
+        log.audio(SPEECH * 4, 1, 16_000)
+        ended = asyncio.gather(speak_after(log, n % 4), finish(bus, owner, "idle"), return_exceptions=True)
+        fenced = any(isinstance(result, Fenced) for result in await ended)
+        kinds = [type(record) for record in await records(bus, log.sid)]
+        assert kinds in ([Opened, Audio], [Opened, Finished])
+        assert fenced == (kinds[-1] is Finished)
+        won["idle" if fenced else "audio"] += 1
+    assert min(won.values()) > 10, won
+    await bus.close()
