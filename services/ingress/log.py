@@ -225,22 +225,15 @@ class SessionLog:
         }
 
     async def _append(self, record: Record) -> None:
-        def is_mine(data: bytes) -> bool:
-            return _identity(read_record(data)) == _identity(record)
-
-        await self._chain.append(pack(record), is_mine=is_mine, on_full=self._note_full)
+        # A tail with equal bytes is this record, stored though its ack was lost. Epoch and index alone would
+        # not do: a VAD worker's ``finished`` has them too, and two ingresses may attach at the same moment.
+        await self._chain.append(pack(record), on_full=self._note_full)
         self.full_since = None
         self._ix += 1
 
     def _note_full(self) -> None:
         if self.full_since is None:
             self.full_since = time.monotonic()
-
-
-def _identity(record: Record) -> tuple[int, int, str]:
-    """Two writers never share an epoch, but may claim the same one at once: then the ingress decides."""
-    ingress = record.ingress if isinstance(record, Attached) else ""
-    return record.ep, record.ix, ingress
 
 
 async def ended_by(bus: Bus, sid: str) -> Record | None:

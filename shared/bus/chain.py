@@ -25,24 +25,22 @@ class Chain:
         self,
         payload: bytes,
         *,
-        is_mine: Callable[[bytes], bool] | None = None,
         headers: dict[str, str] | None = None,
         on_full: Callable[[], None] | None = None,
     ) -> int:
         """Append; return the stream sequence. Retries until it is known to be in or out.
 
-        ``is_mine`` tells whether the tail found on a conflict is this very message (default: equal bytes).
+        A tail with equal bytes, found on a conflict, is this very message: its ack was lost.
         ``on_full`` is called each time the stream refuses for lack of space.
 
         Raises:
             Fenced: somebody else appended after ``tail``.
         """
-        mine = is_mine or payload.__eq__
         for attempt in _forever():
             try:
                 ack = await self._bus.publish(self.subject, payload, expect_last=self.tail, headers=headers)
             except WrongLast:
-                if (found := await self._settle(mine)) is not None:
+                if (found := await self._settle(payload)) is not None:
                     return found
             except LogFull:
                 if on_full is not None:
@@ -55,7 +53,7 @@ class Chain:
             await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
         raise AssertionError("unreachable")
 
-    async def _settle(self, mine: Callable[[bytes], bool]) -> int | None:
+    async def _settle(self, mine: bytes) -> int | None:
         """After a refusal: the sequence if the tail is mine, None to try again, Fenced otherwise."""
         try:
             # From the leader, never a direct get: a replica may show an older tail.
@@ -69,7 +67,7 @@ class Chain:
                 return None
         except BusUnavailable:
             return None
-        if mine(tail.data):
+        if tail.data == mine:
             self.tail = tail.seq
             return tail.seq
         if tail.seq == self.tail:

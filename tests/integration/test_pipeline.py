@@ -14,12 +14,15 @@ from services.asr_worker.engines.base import Hypothesis, Job, Traits
 from services.asr_worker.engines.registry import load_engine
 from services.ingress.dialects.base import ItemCompleted, ItemStarted, Noticed, SessionEvent, SessionFinished
 from services.ingress.follower import Follower
+from services.ingress.hub import Hub
 from services.vad_worker.detectors.registry import load_detector
 from shared import subjects
 from shared.bus import Bus
 from shared.bus.tail import read_all
 from shared.errors import EngineError
+from shared.members import process_name
 from shared.messages import AnyVadEvent, Segment, VadFinished, read_vad_event
+from shared.session_view import SessionView
 from tests.pipeline import Client, Pipeline, pipeline, story
 from tests.servers import NatsServer, ValkeyServer
 from tests.speech import packaged_speech
@@ -375,3 +378,31 @@ async def test_a_session_that_kills_its_workers_is_found_and_ended(line: Pipelin
         events = await other.finished()
         assert completed(events) >= 2
         assert events[-1] == SessionFinished("client")
+
+
+async def test_a_second_ingress_takes_a_session_over(line: Pipeline) -> None:
+    """The epoch says who is the later one: the old socket hears of it, and facts go to the new one."""
+    await line.start_vad()
+    await line.start_asr()
+    expected = await quiet_day(line)
+    old = await line.client(**PIECES)
+    half = len(SPEECH) // 2
+    await old.say(SPEECH[:half])
+    await old.until(lambda events: completed(events) >= 1)
+    while old.log.unacked_samples:
+        await asyncio.sleep(0)
+
+    hub = Hub(line.bus, SessionView.connect(line.valkey.url), process_name())
+    listening = asyncio.create_task(hub.run())
+    new = Client(line, old.sid, old.settings)
+    await new.log.attach(line.bus, "t")
+    new.follower = Follower(new.sid, new.log.ep)
+    await hub.follow(new.follower)
+    new._tasks = [asyncio.create_task(new.log.run()), asyncio.create_task(new._collect())]
+    async with asyncio.timeout(10):
+        while not old.follower.superseded:
+            old.follower.changed.clear()
+            await old.follower.changed.wait()
+    await new.say(SPEECH[half:])
+    assert story(await new.finished()) == expected
+    listening.cancel()

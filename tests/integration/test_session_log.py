@@ -76,7 +76,7 @@ async def test_small_pieces_are_coalesced_and_long_ones_cut(nats_server: NatsSer
     await bus.close()
 
 
-async def test_epochs_tell_two_writers_with_the_same_index_apart(nats_server: NatsServer) -> None:
+async def test_a_writer_is_fenced_once_another_has_attached(nats_server: NatsServer) -> None:
     """The old writer's next record has the index that the new writer's ``attached`` took."""
     bus = await connected(nats_server)
     old = await opened(bus)

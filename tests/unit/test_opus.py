@@ -225,6 +225,14 @@ def test_garbage_between_pages_is_told_and_the_pages_are_heard() -> None:
     assert made.consumed == len(pages) + 7 + 2 * len(tail)
 
 
+@pytest.mark.parametrize("bad", [b"", b"\xff\xff\xff"])
+def test_a_bad_packet_in_a_page_is_told_and_the_others_are_heard(bad: bytes) -> None:
+    """libopus would make up 120 ms of audio for an empty one."""
+    made = OpusConverter(OPUS)
+    made.feed(stream(packets()[:10]))
+    assert len(refused(made, page([packets()[10], bad, packets()[11]]))) == 2 * 640
+
+
 def test_a_page_with_a_wrong_checksum_is_left_out() -> None:
     made, bad = OpusConverter(OPUS), bytearray(page(packets()[10:15]))
     bad[-1] ^= 1
