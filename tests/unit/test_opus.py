@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingress import ogg, opus
+from services.ingress import opus
 from services.ingress.intake import Undecodable, converter_for
-from services.ingress.ogg import Packets, checksum
 from services.ingress.opus import OpusConverter
 from shared.audio import SAMPLE_RATE
 from shared.messages import AudioFormat
@@ -102,12 +101,6 @@ def test_across_a_flush_the_stream_goes_on() -> None:
 # --- Ogg ----------------------------------------------------------------------------------------------------
 
 
-def test_checksum() -> None:
-    # Out of a file that ffmpeg wrote.
-    head = file()[:22] + bytes(4) + file()[26 : 28 + file()[27]]
-    assert checksum(head) == int.from_bytes(file()[22:26], "little")
-
-
 def test_the_tail_of_a_file_that_was_cut_off_is_heard() -> None:
     whole = decode([file()])
     cut_off = decode([file()[: len(file()) * 9 // 10]])
@@ -121,25 +114,6 @@ def test_one_file_after_the_other() -> None:
     assert decode([file() + file()]) == decode([file(), file()]) == 2 * whole
     cut_off = file()[: len(file()) * 9 // 10]
     assert decode([cut_off, file()]) == decode([cut_off]) + whole
-
-
-def test_a_packet_over_pages_is_one_packet() -> None:
-    long = bytes([packets()[50][0] & 0xFC | 3, 0x40 | 1]) + bytes([200]) + bytes(200) + packets()[50]
-    made = Packets()
-    data = page([opus_head()], flags=2) + page([long[:255] * 2], open_end=True) + page([b"end"], flags=1)
-    assert list(made.feed(data)) == [opus_head(), long[:255] * 2 + b"end"]
-
-
-def test_a_packet_whose_beginning_is_not_there_is_left_out() -> None:
-    made = Packets()
-    assert list(made.feed(page([b"end", b"next"], flags=1))) == [b"next"]
-    assert list(made.feed(page([bytes(255)], open_end=True) + page([b"other"]))) == [b"other"]
-
-
-def test_other_streams_in_the_same_file_are_left_out() -> None:
-    data = page([b"fishead"], flags=2, serial=7) + page([opus_head()], flags=2, serial=8)
-    data += page([b"bones"], serial=7) + page(packets()[:5], serial=8)
-    assert list(Packets().feed(data)) == [opus_head(), *packets()[:5]]
 
 
 def test_pre_skip_and_gain() -> None:
@@ -172,13 +146,6 @@ def test_of_ogg_the_position_is_the_page_from_which_it_can_be_sent_again() -> No
         again = decode([file()[at:]])
         assert abs(len(out) + len(again) - len(whole)) <= 2 * 312, "nothing is lost, nothing comes twice"
     assert made.consumed == 1000 + len(file())
-
-
-def test_a_packet_that_goes_on_holds_the_position_back() -> None:
-    made = Packets()
-    first = page([opus_head()], flags=2)
-    list(made.feed(first + page([bytes(255)], open_end=True)))
-    assert made.consumed == len(first)
 
 
 # --- what is no Opus ----------------------------------------------------------------------------------------
@@ -252,22 +219,6 @@ def test_streams_that_cannot_be_decoded_are_told_once(head: bytes) -> None:
 
 def test_ogg_without_opus_is_told() -> None:
     refused(OpusConverter(OPUS), page([b"\x01vorbis"], flags=2) + page([b"\xff\xff", b""]))
-
-
-def test_pages_that_are_none_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One every 28 bytes, each saying that it is 64 KiB long."""
-    checked: list[int] = []
-
-    def counted(data: bytes) -> int:
-        checked.append(len(data))
-        return checksum(data)
-
-    monkeypatch.setattr(ogg, "checksum", counted)
-    false_page = page([b""])[:26] + b"\xff\xff"
-    made = Packets()
-    assert list(made.feed(false_page * 100_000)) == []
-    assert made.skipped == len(false_page) * 100_000
-    assert len(checked) < 20
 
 
 def test_an_append_may_not_hold_days(monkeypatch: pytest.MonkeyPatch) -> None:
