@@ -216,7 +216,7 @@ class Connection:
                 await self._fail("internal")
             # Finished by the VAD worker (idle, error): the merge tells the client.
         finally:
-            self._log.finished = True
+            self._log.release()
             self._written.set()
 
     # --- facts -> client -----------------------------------------------------------------------------------

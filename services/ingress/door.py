@@ -147,6 +147,7 @@ class Door:
                     model=welcome.model,
                     pool=pool,
                     settings=welcome.settings,
+                    format=load_dialect(dialect_name).audio,
                 )
         except TimeoutError:
             full = log.full_since is not None

@@ -19,6 +19,9 @@ from shared.messages import Attached, Audio, Finished, Opened, Record, pack, rea
 from shared.sessions import place_of
 
 UNACKED_LIMIT_SAMPLES = 15 * SAMPLE_RATE
+CONTROLS_LIMIT = 16
+CONTROLS_PER_S, CONTROLS_BURST = 20, 40
+"""Records other than audio (settings, commits, clears) of one session."""
 _RECORD_LIMIT_SAMPLES = SAMPLE_RATE
 _LINGER_S = 0.1
 
@@ -79,6 +82,9 @@ class SessionLog:
         """``finished`` is queued: nothing may follow."""
         self.src_end = 0
         """The client's audio up to here is accepted: bytes of its own format."""
+        self._controls = 0
+        self._control_due = 0.0
+        self._released = False
         self.full_since: float | None = None
         """Since when the stream has refused records for lack of space."""
 
@@ -140,6 +146,7 @@ class SessionLog:
         """A record other than audio; ``make`` is given the common fields when its turn comes."""
         if not self.finished:
             self._queue.append(make)
+            self._controls += 1
             self._wake.set()
 
     def finish(self, reason: EndReason, *, discard: bool = False) -> None:
@@ -149,18 +156,23 @@ class SessionLog:
         self._wake.set()
 
     async def room(self) -> None:
-        """Wait while 15 s of audio wait for their acknowledgement, or the process holds too much."""
-        while self.unacked_samples >= UNACKED_LIMIT_SAMPLES:
+        """Wait while 15 s of audio or 16 other records wait to be acknowledged, or the process holds too much."""
+        while not self._released and (
+            self.unacked_samples >= UNACKED_LIMIT_SAMPLES or self._controls >= CONTROLS_LIMIT
+        ):
             self._acked.clear()
             await self._acked.wait()
-        await self._budget.room()
+        if not self._released:
+            await self._budget.room()
 
     def release(self) -> None:
-        """The session ends here: what was not sent is given up."""
+        """Nothing is written any more: what was not sent is given up, and nobody waits for room."""
+        self._released = self.finished = True
         for entry in self._queue:
             if isinstance(entry, _Chunk):
                 self._budget.give(len(entry.pcm))
         self._queue.clear()
+        self._acked.set()
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -179,7 +191,16 @@ class SessionLog:
                 await self._write_audio()
             else:
                 self._queue.popleft()
+                await self._pace()
                 await self._append(head(self._common()))
+                self._controls -= 1
+                self._acked.set()
+
+    async def _pace(self) -> None:
+        """Records that are not audio cost every worker behind us: a client that floods them waits for itself."""
+        now = time.monotonic()
+        self._control_due = max(self._control_due, now) + 1 / CONTROLS_PER_S
+        await asyncio.sleep(max(0.0, self._control_due - now - CONTROLS_BURST / CONTROLS_PER_S))
 
     async def _linger(self) -> None:
         """Wait a moment for a whole frame, unless something else is behind what is here."""
@@ -203,16 +224,19 @@ class SessionLog:
             parts.append(chunk.pcm[:room])
             room -= len(parts[-1])
             held_back = len(rest) // BYTES_PER_SAMPLE * chunk.src_rate // SAMPLE_RATE * BYTES_PER_SAMPLE
-            src_end = chunk.src_end - held_back
+            if not rest or chunk.src_rate:  # else nobody can tell where in the client's stream it is cut
+                src_end = chunk.src_end - held_back
             if rest:
                 self._queue.appendleft(_Chunk(rest, chunk.src_end, chunk.src_rate))
         pcm = b"".join(parts)
         n = len(pcm) // BYTES_PER_SAMPLE
-        await self._append(Audio(**self._common(), n=n, pcm=pcm, src_end=src_end))
+        try:
+            await self._append(Audio(**self._common(), n=n, pcm=pcm, src_end=src_end))
+        finally:
+            self._budget.give(len(pcm))
         self.pos += n
         self.src_end = src_end
         self.unacked_samples -= n
-        self._budget.give(len(pcm))
         self._acked.set()
 
     def _common(self) -> dict[str, Any]:

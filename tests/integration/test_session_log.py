@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from services.ingress.log import UNACKED_LIMIT_SAMPLES, Budget, Gone, SessionLog
+from services.ingress.log import (
+    CONTROLS_BURST,
+    CONTROLS_LIMIT,
+    UNACKED_LIMIT_SAMPLES,
+    Budget,
+    Gone,
+    SessionLog,
+)
 from services.vad_worker.endings import finish
 from shared import subjects
 from shared.bus import Bus
@@ -243,4 +250,44 @@ async def test_idle_end_and_audio_race_and_exactly_one_wins(nats_server: NatsSer
         assert fenced == (kinds[-1] is Finished)
         won["idle" if fenced else "audio"] += 1
     assert min(won.values()) > 10, won
+    await bus.close()
+
+
+async def test_a_flood_of_controls_waits_for_itself(nats_server: NatsServer) -> None:
+    """The client is held back, not the workers flooded; what was taken from it is all in the log, in order."""
+    bus = await connected(nats_server)
+    log = await opened(bus)
+    writing = asyncio.create_task(log.run())
+    taken = 0
+
+    async def flood() -> None:
+        nonlocal taken
+        for n in range(CONTROLS_BURST + CONTROLS_LIMIT + 50):
+            log.control(lambda common, n=n: Clear(**common, event_id=str(n)))  # type: ignore[misc]
+            taken += 1
+            await log.room()
+
+    flooding = asyncio.create_task(flood())
+    async with asyncio.timeout(10):
+        while len(await records(bus, log.sid)) <= CONTROLS_BURST:
+            await asyncio.sleep(0)
+    assert taken <= CONTROLS_BURST + CONTROLS_LIMIT + 5
+    assert not flooding.done()
+    flooding.cancel()
+    ids = [record.event_id for record in await records(bus, log.sid) if isinstance(record, Clear)]
+    assert ids == [str(n) for n in range(len(ids))]
+    writing.cancel()
+    await bus.close()
+
+
+async def test_nobody_waits_for_a_writer_that_has_ended(nats_server: NatsServer) -> None:
+    bus = await connected(nats_server)
+    log = await opened(bus)
+    log.audio(bytes(2 * UNACKED_LIMIT_SAMPLES), 0, 16_000)
+    waiting = asyncio.create_task(log.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    log.release()
+    async with asyncio.timeout(5):
+        await waiting
     await bus.close()
