@@ -5,7 +5,7 @@ defaults, so that processes of two releases can talk. An unknown *kind* raises `
 stop and say so, never skip. Positions and lengths are samples at 16 kHz unless a name says otherwise.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgpack
 import msgspec
@@ -397,7 +397,6 @@ class Checkpoint(Message, frozen=True, kw_only=True):
 
 
 _BYTES = (bytes,)
-M = TypeVar("M")
 
 
 def pack(message: msgspec.Struct) -> bytes:

@@ -54,7 +54,12 @@ class Recovery:
             await self._forget(session)
             return False
         if (saved := await self._checkpoint(session, tail)) is not None:
-            session.restore(saved)
+            try:
+                session.restore(saved)
+            except BadMessage as error:
+                # Computed anew from the log, under the events that were published.
+                logger.warning("checkpoint not usable", extra={"session": session.sid, "error": str(error)})
+                saved = None
         await self._load_events(session, tail)
         if saved is not None or not _is_new(session):
             await self._load_records(session)

@@ -266,15 +266,24 @@ class Session:
         )
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint. Another detector's or segmenter's state is not compatible: positions are."""
+        """Go on from a checkpoint. A model's state of another hash is not compatible; positions are.
+
+        Raises BadMessage, and changes nothing, if it was written by a version that keeps other things.
+        """
+        try:
+            seg = Segmenter.restore(self.sid, saved.segmenter["state"])
+            windows = Windows.restore(saved.segmenter["windows"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadMessage(
+                f"checkpoint of segmenter version {saved.segmenter_version}: {error!r}"
+            ) from error
+        self.seg, self._windows = seg, windows
         self.upto = saved.upto
         self.last_seen = max(self.last_seen, saved.upto)
         self.saved_upto = saved.upto
         self.ep, self.ix, self.pos = saved.ep, saved.ix, saved.pos
         self.chain.tail = saved.chain_seq
-        self.seg = Segmenter.restore(self.sid, saved.segmenter["state"])
         if saved.vad_hash == self._detector.hash:
             self.speech = self._detector.load(saved.detector)
-            self._windows = Windows.restore(saved.segmenter["windows"])
         else:
             self._restart_detector(saved.pos)

@@ -282,11 +282,6 @@ class Bus:
             raise _refusal(answer["error"])
         return answer
 
-    async def direct_get(self, stream: str, seq: int) -> Stored | None:
-        """A message by sequence from whichever replica answers; None = that replica has it not (yet)."""
-        msg = await self.request(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":%d}' % seq)
-        return None if status_of(msg) is not None else _stored(msg)
-
     async def direct_get_many(self, stream: str, sequences: Iterable[int]) -> dict[int, Stored]:
         """Several messages by sequence, asked for in parallel; those that the replica has not are left out."""
         subject = f"$JS.API.DIRECT.GET.{stream}"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -17,11 +18,11 @@ from services.ingress.follower import Follower
 from services.ingress.hub import Hub
 from services.vad_worker.detectors.registry import load_detector
 from shared import subjects
-from shared.bus import Bus
+from shared.bus import Bucket, Bus
 from shared.bus.tail import read_all
 from shared.errors import EngineError
 from shared.members import process_name
-from shared.messages import AnyVadEvent, Segment, VadFinished, read_vad_event
+from shared.messages import AnyVadEvent, Checkpoint, Segment, VadFinished, pack, read_vad_event, unpack
 from shared.session_view import SessionView
 from tests.pipeline import Client, Pipeline, pipeline, story
 from tests.servers import NatsServer, ValkeyServer
@@ -124,6 +125,32 @@ async def test_what_was_published_is_adopted_and_not_decided_anew(line: Pipeline
     chain = await chain_of(line.bus, client)
     assert chain[: len(before)] == before
     assert_gap_free(chain)
+
+
+async def test_a_checkpoint_of_another_version_is_computed_anew(line: Pipeline) -> None:
+    first = await line.start_vad()
+    await line.start_asr()
+    expected = await quiet_day(line)
+    client = await line.client(**PIECES)
+    half = len(SPEECH) // 2
+    await client.say(SPEECH[:half])
+    await client.until(lambda events: completed(events) >= 2)
+    session = first.handler.sessions[client.sid]
+    while session.saved_upto is None:
+        await first.handler.checkpoints.save_all([session])  # as soon as it is quiet
+    await first.crash()
+    bucket, key = Bucket(line.bus, subjects.CHECKPOINTS), subjects.checkpoint_key(1, client.sid)
+    entry = await bucket.get(key)
+    assert entry is not None
+    saved = unpack(Checkpoint, entry.value or b"")
+    strange = msgspec.structs.replace(
+        saved, segmenter={"state": {"v": 99}, "windows": {}}, segmenter_version=99
+    )
+    await bucket.put(key, pack(strange))
+    await line.start_vad()
+    await client.say(SPEECH[half:])
+    assert story(await client.finished()) == expected
+    assert_gap_free(await chain_of(line.bus, client))
 
 
 async def test_a_frozen_owner_cannot_write_behind_its_successor(line: Pipeline) -> None:
