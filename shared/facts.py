@@ -12,6 +12,7 @@ from typing import Protocol
 
 from shared.errors import TransientError
 from shared.messages import AnyVadEvent, Outcome, Partial
+from shared.waiting import happens
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,4 @@ class FactWriter:
 
     async def drained(self, timeout: float) -> None:
         """Wait until the queue is empty, at most ``timeout`` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
+        await happens(self._idle, within_s=timeout)

@@ -29,7 +29,7 @@ from services.ingress.dialects.base import (
 from services.ingress.follower import Follower
 from services.ingress.hub import Hub
 from services.ingress.intake import Undecodable, converter_for
-from services.ingress.log import Gone, SessionLog, ended_by
+from services.ingress.log import SessionLog, ended_by
 from shared import subjects
 from shared.bus import Bucket, Bus
 from shared.errors import BadMessage, BusUnavailable, Fenced
@@ -42,6 +42,7 @@ from shared.messages import (
     SessionSettings,
     SettingsChanged,
 )
+from shared.waiting import happens
 
 logger = logging.getLogger(__name__)
 
@@ -127,10 +128,7 @@ class Connection:
     async def _settle(self) -> None:
         """The client has gone without finishing: say so in the log, and give that a moment."""
         self._log.finish("closed", discard=True)
-        try:
-            async with asyncio.timeout(2):
-                await self._written.wait()
-        except TimeoutError:
+        if not await happens(self._written, within_s=2):
             logger.info("end not written", extra={"session": self._log.sid})  # the idle timer ends it
 
     # --- client -> log -----------------------------------------------------------------------------------
@@ -245,11 +243,7 @@ class Connection:
 
     async def _news(self) -> None:
         """Wait for facts, or until a draft that was held back may be told."""
-        try:
-            async with asyncio.timeout(self._follower.draft_due_s()):
-                await self._follower.changed.wait()
-        except TimeoutError:
-            pass
+        await happens(self._follower.changed, within_s=self._follower.draft_due_s())
 
     async def _send(self, frame: str) -> None:
         try:
@@ -263,11 +257,7 @@ class Connection:
         """Everything is told: the client hangs up; one that does not is hung up on."""
         if reason == "client":
             # The client hangs up now; meanwhile the dialect still answers what it should not send any more.
-            try:
-                async with asyncio.timeout(_AFTER_FINISHED_S):
-                    await self._draining.wait()
-            except TimeoutError:
-                pass
+            await happens(self._draining, within_s=_AFTER_FINISHED_S)
         await self._close(self._dialect.fail(ENDED_BY.get(reason, "internal")))
 
     async def _watch(self) -> None:
@@ -293,6 +283,3 @@ class Connection:
                 await self._peer.close(close.code, close.reason)
         except (Disconnected, TimeoutError):
             pass
-
-
-__all__ = ["Connection", "Disconnected", "Gone", "Peer", "Services"]

@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -23,6 +24,7 @@ from services.ingress.log import Budget, SessionLog
 from services.ingress.models import Models
 from shared.messages import SessionSettings
 from shared.sessions import new_session_id, random_token
+from shared.waiting import happens
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +123,15 @@ class Door:
         await self._services.hub.follow(follower)
         self._connections.add(connection)
         try:
-            if await self._open(log, peer, dialect, welcome, tenant, pool, dialect_name):
+            opened = {
+                "tenant": tenant,
+                "dialect": dialect_name,
+                "model": model,
+                "pool": pool,
+                "settings": welcome.settings,
+                "format": kind.audio,
+            }
+            if await self._open(log, peer, dialect, opened):
                 await connection.run()
         finally:
             self._services.hub.leave(follower)
@@ -130,25 +140,11 @@ class Door:
                 self._emptied.set()
 
     async def _open(
-        self,
-        log: SessionLog,
-        peer: SocketPeer,
-        dialect: Dialect,
-        welcome: Welcome,
-        tenant: str,
-        pool: str,
-        dialect_name: str,
+        self, log: SessionLog, peer: SocketPeer, dialect: Dialect, opened: dict[str, Any]
     ) -> bool:
         try:
             async with asyncio.timeout(_OPEN_S):
-                await log.open(
-                    tenant=tenant,
-                    dialect=dialect_name,
-                    model=welcome.model,
-                    pool=pool,
-                    settings=welcome.settings,
-                    format=load_dialect(dialect_name).audio,
-                )
+                await log.open(**opened)
         except TimeoutError:
             full = log.full_since is not None
             await _refuse(peer, dialect.fail("storage_full" if full else "overloaded"))
@@ -190,12 +186,7 @@ class Door:
         self._emptied.clear()
         if not self._connections:
             return True
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._emptied.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await happens(self._emptied, within_s=patience_s)
 
 
 def key_of(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from shared.bus.client import ApiError, Bus, Msg, Stored, status_of
 from shared.errors import BusUnavailable
+from shared.waiting import happens
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +129,7 @@ class Tail:
             if patience <= 0:
                 logger.info("reader missed heartbeats", extra={"stream": self._stream})
                 return
-            try:
-                async with asyncio.timeout(patience):
-                    await self._broken.wait()
-            except TimeoutError:
-                continue
+            await happens(self._broken, within_s=patience)
 
     def _config(self, name: str, inbox: str) -> dict[str, Any]:
         config: dict[str, Any] = {
